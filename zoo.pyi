@@ -1,0 +1,1 @@
+from zoo_core.loading import load as load
