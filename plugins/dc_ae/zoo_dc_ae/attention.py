@@ -1,0 +1,101 @@
+"""EfficientViT block: multi-scale ReLU linear attention and a gated convolution, each residual (paper section 3; EfficientViT arXiv 2205.14756)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from zoo_dc_ae.layers import Activation, make_norm
+
+EPS = 1e-15
+"""Added to the denominator in float32; guards only against rows that are exactly zero."""
+
+
+class Aggregation(nn.Module):
+    """Extra scale of the attention: depthwise kxk, then a 1x1 convolution within each head's q, k or v (both without bias)."""
+
+    def __init__(self, channels: int, head_dim: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
+        self.pointwise = nn.Conv2d(channels, channels, 1, groups=channels // head_dim, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pointwise(self.depthwise(x))
+
+
+class LinearAttention2d(nn.Module):
+    """Global attention with ReLU as kernel function: cost linear in the number of pixels.
+
+    ``qkv`` is interleaved per head (q0 k0 v0 q1 k1 v1 ...).  With at most ``head_dim`` pixels the quadratic form of the same formula is used, as in the
+    reference.  The core runs in float32 whatever the dtype of the input.
+    """
+
+    def __init__(self, channels: int, head_dim: int = 32, scales: list[int] | tuple[int, ...] = (), norm: str = "rms_norm") -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.aggregations = nn.ModuleList(Aggregation(3 * channels, head_dim, kernel) for kernel in scales)
+        self.proj = nn.Conv2d(channels * (1 + len(scales)), channels, 1, bias=False)
+        self.norm = make_norm(norm, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        qkv = self.qkv(x)
+        if self.aggregations:
+            qkv = torch.cat([qkv, *(aggregation(qkv) for aggregation in self.aggregations)], dim=1)
+        return self.norm(self.proj(self.attend(qkv))) + x
+
+    def attend(self, qkv: torch.Tensor) -> torch.Tensor:
+        """[B, heads * 3 * d, H, W] -> [B, heads * d, H, W]."""
+        batch, _, height, width = qkv.shape
+        with torch.autocast(qkv.device.type, enabled=False):
+            heads = qkv.float().reshape(batch, -1, 3 * self.head_dim, height * width)
+            q, k, v = heads.split(self.head_dim, dim=2)
+            q, k = F.relu(q), F.relu(k)
+            if height * width > self.head_dim:
+                out = _linear(q, k, v)
+            else:
+                out = _quadratic(q, k, v)
+        return out.to(qkv.dtype).reshape(batch, -1, height, width)
+
+
+def _linear(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """``v k^T q / (1 k^T q)``; all [B, heads, d, N]."""
+    numerator = torch.matmul(torch.matmul(v, k.transpose(-1, -2)), q)
+    denominator = torch.matmul(k.sum(-1, keepdim=True).transpose(-1, -2), q)
+    return numerator / (denominator + EPS)
+
+
+def _quadratic(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The same with explicit weights [N, N]."""
+    weights = torch.matmul(k.transpose(-1, -2), q)
+    return torch.matmul(v, weights / (weights.sum(-2, keepdim=True) + EPS))
+
+
+class GatedConv(nn.Module):
+    """Inverted bottleneck with a gate: 1x1 to 8C, SiLU, depthwise 3x3, value * SiLU(gate), 1x1 to C, RMS norm, plus the input."""
+
+    def __init__(self, channels: int, expansion: int = 4) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        self.expand = nn.Conv2d(channels, 2 * hidden, 1)
+        self.act = Activation("silu")
+        self.depthwise = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
+        self.project = nn.Conv2d(hidden, channels, 1, bias=False)
+        self.norm = make_norm("rms_norm", channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value, gate = self.depthwise(self.act(self.expand(x))).chunk(2, dim=1)
+        return self.norm(self.project(value * F.silu(gate))) + x
+
+
+class EfficientViTBlock(nn.Module):
+    """Attention part, then gated-convolution part."""
+
+    def __init__(self, channels: int, head_dim: int = 32, scales: list[int] | tuple[int, ...] = (), norm: str = "rms_norm") -> None:
+        super().__init__()
+        self.attn = LinearAttention2d(channels, head_dim, scales, norm)
+        self.ffn = GatedConv(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.ffn(self.attn(x))
