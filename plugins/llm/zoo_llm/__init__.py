@@ -1,0 +1,1 @@
+"""Shared floor under the language-model papers."""

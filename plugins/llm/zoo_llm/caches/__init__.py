@@ -1,0 +1,1 @@
+"""Caches: token policy per kv-head x storage format."""
