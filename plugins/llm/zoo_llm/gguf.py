@@ -38,7 +38,10 @@ def converted(path: Path) -> Path:
     work = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     try:
         try:
-            model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float16, local_files_only=True, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, dtype=torch.float16, local_files_only=True, trust_remote_code=False, **_dense(path)
+            )
+            model.config.__dict__.pop("quantization_config", None)
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise CheckpointError(f"GGUF file {path.name}: transformers cannot read it ({error})", fix="pip install gguf, or convert the file to safetensors") from error
@@ -52,3 +55,12 @@ def converted(path: Path) -> Path:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target
+
+
+def _dense(path: Path) -> dict[str, object]:
+    """Ask newer transformers for plain dense weights (older ones always dequantise)."""
+    try:
+        from transformers import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(gguf_file=path.name, dequantize=True)}

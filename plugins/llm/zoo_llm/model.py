@@ -147,6 +147,9 @@ class LanguageModel(Model):
         begin = time.perf_counter()
         if ids.shape[1] > 1:
             self.prefill(ids[:, :-1], mask[:, :-1], cache)
+            copies = max(options.get("num_beams", 1), options.get("num_return_sequences", 1))
+            if copies > 1:
+                cache.batch_repeat_interleave(copies)
         middle = time.perf_counter()
         if temperature > 0:
             options.update(do_sample=True, temperature=temperature, top_p=top_p)

@@ -1,0 +1,1 @@
+"""Text evaluators against the ``CausalLM`` protocol."""
