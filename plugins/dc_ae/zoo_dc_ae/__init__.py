@@ -8,7 +8,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {"DCAE": "zoo_dc_ae.autoencoder", "AutoencoderConfig": "zoo_dc_ae.config", "CoderConfig": "zoo_dc_ae.config"}
-__all__ = sorted(_LAZY)  # noqa: PLE0605
+__all__ = sorted(_LAZY)
 
 
 def __getattr__(name: str) -> Any:
