@@ -44,7 +44,9 @@ def converted(path: Path) -> Path:
             model.config.__dict__.pop("quantization_config", None)
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise CheckpointError(f"GGUF file {path.name}: transformers cannot read it ({error})", fix="pip install gguf, or convert the file to safetensors") from error
+            raise CheckpointError(
+                f"GGUF file {path.name}: transformers cannot read it ({error})", fix="pip install gguf, or convert the file to safetensors"
+            ) from error
         model.save_pretrained(work)
         tokenizer.save_pretrained(work)
         try:

@@ -36,7 +36,9 @@ def build_causal_lm(request: BuildRequest) -> LanguageModel:
     options.pop("kernels", None)
     compiled = options.pop("compile", False)
     if options:
-        raise InputError(f"model {request.spec.name!r}: unknown options {sorted(options)}", fix="known options: cache, quant, adapter, rope, attention, compile")
+        raise InputError(
+            f"model {request.spec.name!r}: unknown options {sorted(options)}", fix="known options: cache, quant, adapter, rope, attention, compile"
+        )
     begin = time.perf_counter()
     dtype = request.dtype_for("model") or torch.float32
     if request.weights.random:
@@ -112,12 +114,21 @@ def read_model(request: BuildRequest, dtype: Any, attention: str, rope: Any) -> 
         request.weights.root = root
     config = config_of(request, rope)
     model, info = AutoModelForCausalLM.from_pretrained(
-        root, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False, local_files_only=True, weights_only=True, output_loading_info=True
+        root,
+        config=config,
+        dtype=dtype,
+        attn_implementation=attention,
+        trust_remote_code=False,
+        local_files_only=True,
+        weights_only=True,
+        output_loading_info=True,
     )
     problems = {k: sorted(v) for k, v in info.items() if k in ("missing_keys", "unexpected_keys", "mismatched_keys") and v}
     if problems:
         shown = "; ".join(f"{k.replace('_', ' ')}: {', '.join(map(str, v[:5]))}{' ...' if len(v) > 5 else ''}" for k, v in problems.items())
-        raise CheckpointError(f"model {request.spec.name!r}: the checkpoint does not fit its config.json ({shown})", fix="check that config.json belongs to these weights")
+        raise CheckpointError(
+            f"model {request.spec.name!r}: the checkpoint does not fit its config.json ({shown})", fix="check that config.json belongs to these weights"
+        )
     tokenizer = None
     if any((Path(root) / name).exists() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
         tokenizer = AutoTokenizer.from_pretrained(root, trust_remote_code=False, local_files_only=True)

@@ -28,14 +28,32 @@ def zoo_components() -> list[ComponentSpec]:
 def zoo_evaluators() -> list[EvaluatorSpec]:
     return [
         EvaluatorSpec(
-            name="perplexity", task="causal-lm", build="zoo_llm.evaluation.perplexity:Perplexity", metrics={"perplexity": "lower", "nats_per_token": "lower"}, summary="long-text perplexity"
+            name="perplexity",
+            task="causal-lm",
+            build="zoo_llm.evaluation.perplexity:Perplexity",
+            metrics={"perplexity": "lower", "nats_per_token": "lower"},
+            summary="long-text perplexity",
         ),
-        EvaluatorSpec(name="passkey", task="causal-lm", build="zoo_llm.evaluation.passkey:Passkey", metrics={"accuracy": "higher", "digits": "higher"}, summary="passkey retrieval"),
         EvaluatorSpec(
-            name="needle", task="causal-lm", build="zoo_llm.evaluation.needle:Needle", metrics={"score": "higher"}, summary="needle in a haystack, length x depth, with heat-map"
+            name="passkey",
+            task="causal-lm",
+            build="zoo_llm.evaluation.passkey:Passkey",
+            metrics={"accuracy": "higher", "digits": "higher"},
+            summary="passkey retrieval",
         ),
         EvaluatorSpec(
-            name="longbench", task="causal-lm", build="zoo_llm.evaluation.longbench:LongBench", metrics={"score": "higher"}, summary="LongBench-format tasks from local files"
+            name="needle",
+            task="causal-lm",
+            build="zoo_llm.evaluation.needle:Needle",
+            metrics={"score": "higher"},
+            summary="needle in a haystack, length x depth, with heat-map",
+        ),
+        EvaluatorSpec(
+            name="longbench",
+            task="causal-lm",
+            build="zoo_llm.evaluation.longbench:LongBench",
+            metrics={"score": "higher"},
+            summary="LongBench-format tasks from local files",
         ),
     ]
 

@@ -102,9 +102,7 @@ def first_columns(mask: torch.Tensor | None) -> torch.Tensor | None:
     return first
 
 
-def attend_group(
-    group: HeadGroup, view: LayerView, query: torch.Tensor, new: Sequence[torch.Tensor], first: torch.Tensor | None, scale: float
-) -> torch.Tensor:
+def attend_group(group: HeadGroup, view: LayerView, query: torch.Tensor, new: Sequence[torch.Tensor], first: torch.Tensor | None, scale: float) -> torch.Tensor:
     """Attention of one group: query [batch, kv heads, queries per head, new, dim] -> the same shape; keeps the new tokens when the view commits."""
     if query.shape[3] == 1 and view.commit:
         return decode(group, query, new, first, scale)
@@ -147,9 +145,7 @@ def decode(group: HeadGroup, query: torch.Tensor, new: Sequence[torch.Tensor], f
     return attend(folded, store.values(0, dtype), store.values(1, dtype), mask, causal=False, scale=scale).unsqueeze(3)
 
 
-def streaming(
-    group: HeadGroup, view: LayerView, query: torch.Tensor, new: Sequence[torch.Tensor], first: torch.Tensor | None, scale: float
-) -> torch.Tensor:
+def streaming(group: HeadGroup, view: LayerView, query: torch.Tensor, new: Sequence[torch.Tensor], first: torch.Tensor | None, scale: float) -> torch.Tensor:
     """Several new tokens for streaming heads: blocks of queries see sinks, their recent window and themselves; linear in the number of new tokens.
 
     A query at column q may see column k iff k <= q and (k is a sink of its row, or k >= q - recent); with the legacy rule the window begins at ``recent`` before

@@ -127,7 +127,9 @@ class PolicyLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if key_states.shape[1] != len(self.policies):
-            raise InputError(f"cache: layer has {len(self.policies)} kv-heads, got keys with {key_states.shape[1]}", fix="build the cache from this model's config")
+            raise InputError(
+                f"cache: layer has {len(self.policies)} kv-heads, got keys with {key_states.shape[1]}", fix="build the cache from this model's config"
+            )
         view = LayerView(self, (key_states, value_states), self.cumulative_length)
         return view, view
 
@@ -281,5 +283,9 @@ class PolicyCache(Cache):
             for kind, used in report.parts.items():
                 parts[kind] = parts.get(kind, 0) + used
         return MemoryReport(
-            sum(r.used for r in reports), sum(r.allocated for r in reports), sum(r.overhead for r in reports), max((r.tokens for r in reports), default=0), parts
+            sum(r.used for r in reports),
+            sum(r.allocated for r in reports),
+            sum(r.overhead for r in reports),
+            max((r.tokens for r in reports), default=0),
+            parts,
         )

@@ -13,9 +13,7 @@ from zoo_core.interfaces import Sample
 from zoo_llm.evaluation.text import load_text, token_stream
 
 NEEDLE = "Remember, the best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day."
-QUESTION = (
-    " </book>.\n\nQuestion: Based on the content of the book, what is the best thing to do in San Francisco?\n\nAnswer: The best thing to do in San Francisco is"
-)
+QUESTION = " </book>.\n\nQuestion: Based on the content of the book, what is the best thing to do in San Francisco?\n\nAnswer: The best thing to do in San Francisco is"
 OPENING = "<|im_start|> This is a very long story book: <book> "
 
 
@@ -44,10 +42,20 @@ class Needle:
     """
 
     def __init__(
-        self, min_length: int = 1024, max_length: int = 8000, lengths: int = 13, depths: int = 10, chunk: int = 4096, text: str | None = None, max_new_tokens: int = 51
+        self,
+        min_length: int = 1024,
+        max_length: int = 8000,
+        lengths: int = 13,
+        depths: int = 10,
+        chunk: int = 4096,
+        text: str | None = None,
+        max_new_tokens: int = 51,
     ) -> None:
         if not 256 <= min_length <= max_length or lengths < 1 or depths < 1:
-            raise InputError(f"needle: min_length={min_length}, max_length={max_length}, lengths={lengths}, depths={depths} make no grid", fix="min_length=1024 max_length=8000")
+            raise InputError(
+                f"needle: min_length={min_length}, max_length={max_length}, lengths={lengths}, depths={depths} make no grid",
+                fix="min_length=1024 max_length=8000",
+            )
         self.lengths = [round(min_length + (max_length - min_length) * i / max(1, lengths - 1)) for i in range(lengths)]
         self.depths = [round(100 * i / max(1, depths - 1)) for i in range(depths)]
         self.chunk, self.text, self.max_new_tokens = chunk, text, max_new_tokens

@@ -33,7 +33,14 @@ class Passkey:
     """
 
     def __init__(
-        self, lengths: Sequence[int] = (1024,), repeats: int = 8, digits: int = 5, text: str | None = None, chunk: int = 1024, decode_tail: int = 0, seed: int = 0
+        self,
+        lengths: Sequence[int] = (1024,),
+        repeats: int = 8,
+        digits: int = 5,
+        text: str | None = None,
+        chunk: int = 1024,
+        decode_tail: int = 0,
+        seed: int = 0,
     ) -> None:
         if isinstance(lengths, int):
             lengths = (lengths,)
