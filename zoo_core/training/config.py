@@ -39,7 +39,8 @@ class TrainConfig:
         threads: Intra-op CPU threads (0: leave as is).
         max_seconds: Wall time that this process may take (0: unlimited); then it saves a checkpoint and ends cleanly.
         device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda``, ``cuda:1``...
-        parallel: Under torchrun: ``fsdp`` shards parameters (FSDP2), ``replicate`` averages gradients of whole copies.
+        parallel: Under torchrun: ``fsdp`` shards parameters (FSDP2), ``replicate`` averages gradients of whole copies (needed
+            with several optimisers).
         compile: ``torch.compile`` every trained module.
         tensorboard: Also write TensorBoard events when the package is there.
     """

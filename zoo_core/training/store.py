@@ -127,10 +127,18 @@ def parameter_names(modules: Mapping[str, nn.Module]) -> dict[int, str]:
     return {id(p): f"{name}/{key}" for name, module in modules.items() for key, p in module.named_parameters()}
 
 
+_GROUPS = "(groups)"
+
+
 def optimiser_state(optimiser: torch.optim.Optimizer, names: Mapping[int, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State as named whole tensors and plain data."""
+    """State as named whole tensors and plain data.
+
+    Of the parameter groups only what the optimiser itself keeps there (a step counter, say) is state; settings such as learning rate and weight decay come
+    from the configuration, so that they may be changed on resume.
+    """
     tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {}
+    settings = {"params", "initial_lr", *optimiser.defaults}
+    plain: dict[str, Any] = {_GROUPS: [{key: value for key, value in group.items() if key not in settings} for group in optimiser.param_groups]}
     for parameter, state in optimiser.state.items():
         name = names[id(parameter)]
         for key, value in state.items():
@@ -146,7 +154,9 @@ def restore_optimiser(
 ) -> None:
     """Inverse of :func:`optimiser_state`; refuses state of parameters that the optimiser does not have."""
     parameters = {names[id(p)]: p for group in optimiser.param_groups for p in group["params"]}
-    states: dict[str, dict[str, Any]] = {name: dict(entries) for name, entries in plain.items()}
+    states: dict[str, dict[str, Any]] = {name: dict(entries) for name, entries in plain.items() if name != _GROUPS}
+    for group, kept in zip(optimiser.param_groups, plain.get(_GROUPS, ()), strict=False):
+        group.update(kept)
     for key, value in tensors.items():
         name, _, entry = key.rpartition("/")
         states.setdefault(name, {})[entry] = value

@@ -77,6 +77,9 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.world = World(config.device)
+        self.sharded = self.world.size > 1 and config.parallel == "fsdp"
+        if self.sharded and len(optimisers) > 1:
+            raise TrainingError(f"{len(optimisers)} optimisers cannot be told apart in sharded gradients", fix="parallel=replicate")
         self.output = Path(config.output)
         self.modules = dict(modules)
         for module in self.modules.values():
@@ -250,18 +253,12 @@ class Trainer:
         if not losses:
             wanted = "'loss'" if len(self.optimisers) == 1 else " or ".join(f"'loss/{name}'" for name in self.optimisers)
             raise TrainingError(f"the step function returned no loss: {sorted(result)}", fix=f"return {wanted}")
-        sharded = self.world.size > 1 and self.config.parallel == "fsdp"
         for name, loss in losses.items():
-            mine = [p for group in self.optimisers[name].param_groups for p in group["params"] if p.requires_grad]
-            loss = loss / self.config.accumulate
-            if not sharded:
-                torch.autograd.backward(loss, inputs=mine)
-                continue
-            own = {id(p) for p in mine}  # FSDP hooks its own leaves: let it run freely and put the other gradients back
-            others = [(p, p.grad) for module in self.modules.values() for p in module.parameters() if id(p) not in own]
-            loss.backward()
-            for parameter, gradient in others:
-                parameter.grad = gradient
+            if self.sharded:  # FSDP must accumulate into its own gathered leaves
+                (loss / self.config.accumulate).backward()
+            else:
+                mine = [p for group in self.optimisers[name].param_groups for p in group["params"] if p.requires_grad]
+                torch.autograd.backward(loss / self.config.accumulate, inputs=mine)
         return set(losses)
 
     def _apply(self, name: str) -> Tensor | None:
