@@ -113,16 +113,22 @@ def read_model(request: BuildRequest, dtype: Any, attention: str, rope: Any) -> 
         root = converted(gguf[0])
         request.weights.root = root
     config = config_of(request, rope)
-    model, info = AutoModelForCausalLM.from_pretrained(
-        root,
-        config=config,
-        dtype=dtype,
-        attn_implementation=attention,
-        trust_remote_code=False,
-        local_files_only=True,
-        weights_only=True,
-        output_loading_info=True,
-    )
+    settings: dict[str, Any] = {
+        "config": config,
+        "dtype": dtype,
+        "attn_implementation": attention,
+        "local_files_only": True,
+        "weights_only": True,
+        "output_loading_info": True,
+    }
+    single = other_named_file(root)
+    if single is not None:
+        from zoo_core.checkpoint import open_checkpoint
+
+        source = open_checkpoint(single)
+        settings["state_dict"] = {key: source.get(key) for key in source.keys()}  # noqa: SIM118 - not a mapping
+    family = AutoModelForCausalLM._model_mapping[type(config)]  # the class itself: never code from the folder
+    model, info = family.from_pretrained(None if single is not None else root, **settings)
     problems = {k: sorted(v) for k, v in info.items() if k in ("missing_keys", "unexpected_keys", "mismatched_keys") and v}
     if problems:
         shown = "; ".join(f"{k.replace('_', ' ')}: {', '.join(map(str, v[:5]))}{' ...' if len(v) > 5 else ''}" for k, v in problems.items())
@@ -133,3 +139,21 @@ def read_model(request: BuildRequest, dtype: Any, attention: str, rope: Any) -> 
     if any((Path(root) / name).exists() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
         tokenizer = AutoTokenizer.from_pretrained(root, trust_remote_code=False, local_files_only=True)
     return model, tokenizer
+
+
+STANDARD_NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def other_named_file(root: Path) -> Path | None:
+    """The only weight file of a folder that has none under transformers' standard names (None when it has)."""
+    if any((root / name).exists() for name in STANDARD_NAMES):
+        return None
+    found = sorted(
+        path for path in root.iterdir() if path.suffix in (".safetensors", ".bin", ".pth") and not path.name.startswith(("io.", "training_args", "adapter_"))
+    )
+    if len(found) != 1:
+        raise CheckpointError(
+            f"folder {root.name!r} has {len(found)} weight files under other names ({', '.join(f.name for f in found)})",
+            fix=f"name the file {STANDARD_NAMES[0]}",
+        )
+    return found[0]

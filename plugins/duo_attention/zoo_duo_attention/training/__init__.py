@@ -1,0 +1,1 @@
+"""Finding retrieval heads: data, objective, recipe."""

@@ -1,0 +1,141 @@
+"""The identification objective (DuoAttention, section 2.1): one gate per kv-head between streaming and full attention, learnt by distillation.
+
+The teacher is the untouched model.  In the student every head's output is ``(1 - a) * stream(q_s, k_s, v_s) + a * full(q_t, k_t, v_t)``: the full branch is the *teacher's* own head
+output, a constant; gradients reach a gate through the difference of the two branches and, via the residual stream, through later layers' streaming branches.
+
+The model is not patched: both passes run through an attention function registered with transformers, so any family with ordinary kv-heads works.  The teacher pass runs without
+gradients and leaves its head outputs; the student pass picks them up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from zoo_core.errors import InputError
+from zoo_llm.caches.plan import kv_heads, layer_count
+
+NAME = "zoo_duo_identify"
+
+
+class HeadGates(nn.Module):
+    """Gate values ``alphas`` [layers, kv heads] float32, initially 1."""
+
+    def __init__(self, layers: int, heads: int, initial: float = 1.0) -> None:
+        super().__init__()
+        self.alphas = nn.Parameter(torch.full((layers, heads), initial, dtype=torch.float32))
+
+    @classmethod
+    def for_model(cls, model: Any, initial: float = 1.0) -> HeadGates:
+        """Gates for a transformers model."""
+        return cls(layer_count(model.config), kv_heads(model.config), initial)
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Clamp to [0, 1] in place (done before every forward pass, not after the last step)."""
+        self.alphas.clamp_(0, 1)
+
+
+def streaming_mask(length: int, sink: int, recent: int, device: Any = None) -> torch.Tensor:
+    """Bool [length, length]: key k visible to query q iff k <= q and (k < sink or q - k < recent).
+
+    One token narrower than the decode-time cache: here the query counts as one of the ``recent`` tokens.
+    """
+    columns = torch.arange(length, device=device)
+    q, k = columns[:, None], columns[None, :]
+    return (k <= q) & ((k < sink) | (q - k < recent))
+
+
+class _Pass:
+    """What the attention function needs during one teacher or student pass."""
+
+    def __init__(self, gates: HeadGates | None, mask: torch.Tensor | None, outputs: dict[int, torch.Tensor]) -> None:
+        self.gates, self.mask, self.outputs = gates, mask, outputs
+
+
+_current: list[_Pass] = []
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    run = _current[-1]
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    if run.gates is None:
+        output = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
+        run.outputs[layer] = output
+    else:
+        stream = F.scaled_dot_product_attention(query, key, value, attn_mask=run.mask, scale=scaling, enable_gqa=True)
+        gate = run.gates.alphas[layer].repeat_interleave(query.shape[1] // key.shape[1]).view(1, -1, 1, 1).to(stream.dtype)
+        output = (1 - gate) * stream + gate * run.outputs.pop(layer)
+    return output.transpose(1, 2), None
+
+
+def _no_mask(**_: Any) -> None:
+    return None
+
+
+@contextlib.contextmanager
+def identification(model: Any) -> Iterator[None]:
+    """Switch a transformers model to the identification attention, and back."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, _no_mask)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def two_way(model: Any, gates: HeadGates, input_ids: torch.Tensor, *, sink: int, recent: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states after the final norm, [batch, tokens, width]: (teacher, student).  Call inside :func:`identification`."""
+    if model.config._attn_implementation != NAME:
+        raise InputError("two_way was called outside identification(model)", fix="with identification(model): ...")
+    outputs: dict[int, torch.Tensor] = {}
+    decoder = model.base_model
+
+    def run(gates: HeadGates | None, mask: torch.Tensor | None) -> torch.Tensor:
+        _current.append(_Pass(gates, mask, outputs))
+        try:
+            return decoder(input_ids=input_ids, use_cache=False).last_hidden_state
+        finally:
+            _current.pop()
+
+    with torch.no_grad():
+        teacher = run(None, None)
+    return teacher, run(gates, streaming_mask(input_ids.shape[1], sink, recent, input_ids.device))
+
+
+def losses(teacher: torch.Tensor, student: torch.Tensor, labels: torch.Tensor, gates: HeadGates, reg_weight: float) -> dict[str, torch.Tensor]:
+    """``distill`` (mean over labelled tokens of the mean squared difference), ``reg`` (mean |alpha|) and ``loss = distill + reg_weight * reg``, all fp32."""
+    labelled = labels != -100
+    difference = (teacher.float() - student.float()).square().mean(-1)
+    distill = difference[labelled].sum() / labelled.sum()
+    reg = gates.alphas.abs().mean()
+    return {"loss": distill + reg_weight * reg, "distill": distill, "reg": reg}
+
+
+def lr_factor(step: int, steps: int) -> float:
+    """Published schedule: up over a fifth of the run (from 0.1), flat, down over the last fifth (to 0.1).
+
+    >>> [round(lr_factor(s, 2000), 3) for s in (0, 39, 399, 1000, 1999)]
+    [0.1, 0.1, 1.0, 1.0, 0.1]
+    """
+    ramp = max(1, steps // 5)
+    return min(1.0, max((step + 1) / ramp, 0.1), max((steps - step) / ramp, 0.1))
