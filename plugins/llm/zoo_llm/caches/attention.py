@@ -96,8 +96,9 @@ def first_columns(mask: torch.Tensor | None) -> torch.Tensor | None:
     """
     if mask is None:
         return None
-    first = mask.int().argmax(-1)
-    if not torch.equal(mask.sum(-1) + first, torch.full_like(first, mask.shape[-1])):
+    real = mask.sum(-1)
+    first = torch.where(real > 0, mask.int().argmax(-1), mask.shape[-1])  # a row may be all padding so far
+    if not torch.equal(real + first, torch.full_like(first, mask.shape[-1])):
         raise InputError("policy cache: the attention mask has padding on the right or inside a row", fix="pad on the left (tokenizer.padding_side = 'left')")
     return first
 

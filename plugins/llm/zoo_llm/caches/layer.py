@@ -234,7 +234,8 @@ class PolicyLayer(CacheLayerMixin):
                 keep = target - replay.length
                 if keep:
                     heads = list(self.groups[i].heads)
-                    store.append([t[:, heads, :keep] for t in replay.new], replay.first)
+                    with torch.inference_mode(any(part.is_inference() for parts in store.buffers for part in parts)):
+                        store.append([t[:, heads, :keep] for t in replay.new], replay.first)
         self.cumulative_length = target
         self._undo.clear()
 
