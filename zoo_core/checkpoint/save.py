@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from zoo_core.checkpoint.keymap import KeyMap
-from zoo_core.errors import CheckpointError, NoSpaceError
+from zoo_core.errors import CheckpointError
+from zoo_core.hub.cache import atomically
 
 
 def save_checkpoint(
@@ -68,25 +68,6 @@ def save_checkpoint(
     text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1)
     atomically(index, lambda temporary: temporary.write_text(text))
     return [*files, index]
-
-
-def atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write(temporary)`` and rename the result to ``path``; on failure nothing is left behind.
-
-    Raises:
-        NoSpaceError: The disk is full.
-    """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if "No space left" in str(error) or "os error 28" in str(error) or getattr(error, "errno", None) in (28, 122):
-            raise NoSpaceError(f"no room to write {str(path)!r}", fix="free some disk space, or write elsewhere") from error
-        raise
 
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
