@@ -64,7 +64,7 @@ def test_export_and_reload_are_exact(style: str, layout: str) -> None:
     keymap = layouts.KEYMAPS[layout](tiny(style).config)
     exported = keymap.inverse().apply(state)
     assert layouts.autoencoder_layout(exported.keys()) == layout
-    back = keymap.apply({key: exported.get(key) for key in exported.keys()})
+    back = keymap.apply({key: exported.get(key) for key in exported})
     assert sorted(back.keys()) == sorted(state)
     for key, value in state.items():
         assert torch.equal(back.get(key), value) and back.get(key).shape == value.shape
@@ -114,8 +114,8 @@ def test_manifest(path: Path) -> None:
         view = layouts.KEYMAPS[layout](config).apply(Shapes(tensors))
         assert layouts.infer_config(Shapes(tensors), base=config) == config
         back = layouts.KEYMAPS[layout](config).inverse().apply(module.state_dict())
-        assert {key: list(back.shape(key)) for key in back.keys()} == tensors
-    assert {key: view.shape(key) for key in view.keys()} == {key: tuple(value.shape) for key, value in module.state_dict().items()}
+        assert {key: list(back.shape(key)) for key in back} == tensors
+    assert {key: view.shape(key) for key in view} == {key: tuple(value.shape) for key, value in module.state_dict().items()}
     assert sum(p.numel() for p in module.parameters()) == manifest["parameters"]
 
 

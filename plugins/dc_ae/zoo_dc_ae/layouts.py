@@ -140,7 +140,7 @@ def infer_config(source: TensorSource, *, base: AutoencoderConfig | None = None)
     strided_first = AutoencoderConfig()
     strided_first.encoder.depths = [0, *strided_first.encoder.depths[1:]]
     for guess in (*guesses, strided_first):
-        shapes = {key: tuple(view.shape(key)) for view in [KEYMAPS[layout](guess).apply(source)] for key in view.keys()}
+        shapes = {key: tuple(view.shape(key)) for view in [KEYMAPS[layout](guess).apply(source)] for key in view}
         try:
             config = _infer(shapes)
         except (KeyError, ValueError):

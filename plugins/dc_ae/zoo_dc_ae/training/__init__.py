@@ -1,0 +1,1 @@
+"""The autoencoder's training recipe (three phases of the paper); see :mod:`zoo_dc_ae.training.recipe`."""

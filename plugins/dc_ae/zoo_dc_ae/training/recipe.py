@@ -1,0 +1,167 @@
+"""The three training phases of DC-AE ("decoupled high-resolution adaptation", paper section 3.3) at any scale.
+
+1. Low resolution, all weights, reconstruction losses only.
+2. High resolution, only the layers next to the latent: closes the latent's generalisation gap.
+3. Low resolution, only the decoder's head, with a GAN loss: repairs local detail and leaves the latent space alone.
+
+The authors published neither code nor hyper-parameters; the structure is the paper's, the numbers are ours.
+
+On one machine: ``zoo train dc-ae/autoencoder phase=1 output=runs/p1``; on several GPUs or cores: ``torchrun --nproc-per-node 2 -m zoo_core.cli train ...``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo_core.errors import ConfigError
+from zoo_core.training import Batches, Trainer, load_weights
+from zoo_core.training.state import TrainState
+from zoo_dc_ae.autoencoder import DCAE
+from zoo_dc_ae.layers import RMSNorm2d
+from zoo_dc_ae.training import evaluate as measures
+from zoo_dc_ae.training.config import AutoencoderTrainConfig
+from zoo_dc_ae.training.data import Augment, load_pictures
+from zoo_dc_ae.training.losses import PatchCritic, critic_loss, make_lpips, reconstruction_loss
+
+
+def run(config: AutoencoderTrainConfig) -> dict[str, Any]:
+    """Train one phase; returns the trainer's summary with ``export``, the folder that holds ``config.json`` and ``model.safetensors`` (EMA weights)."""
+    import os
+
+    config.validate()
+    torch.manual_seed(config.seed)
+    model = DCAE(config.model).to(memory_format=torch.channels_last)
+    if config.init:
+        model.load_state_dict(_start(config.init))
+    if config.compile_norms:
+        _compile_norms(model)
+    model.requires_grad_(False)
+    trained = select(model, config.phase)
+    for _, parameter in trained:
+        parameter.requires_grad_(True)
+    train, held_out = load_pictures(config)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    batches = Batches(
+        {"pictures": train},
+        config.batch_size,
+        seed=config.seed,
+        transform=Augment(config.colours, config.backgrounds, config.low_size if config.phase == 2 else 0),
+        rank=rank,
+        world_size=world,
+    )
+    modules: dict[str, nn.Module] = {"autoencoder": model}
+    optimisers: dict[str, torch.optim.Optimizer] = {"autoencoder": _optimiser(config, [p for _, p in trained])}
+    if config.phase == 3:
+        modules["critic"] = PatchCritic().to(memory_format=torch.channels_last)
+        optimisers["critic"] = torch.optim.AdamW(modules["critic"].parameters(), config.critic_lr, betas=(0.5, 0.9), weight_decay=0.0)
+    trainer = Trainer(
+        config,
+        modules,
+        optimisers,
+        _Step(config, model, modules.get("critic")),
+        batches,
+        lambda state: _evaluate(model, held_out, state, config),
+        ema_modules=["autoencoder"],
+        schedule=lambda step, name: stable_then_decay(step, config),
+        forward_methods={"autoencoder": ("encode", "decode")},
+        title=f"dc-ae phase {config.phase}",
+    )
+    result = trainer.run()
+    if rank == 0:
+        result["export"] = str(export(config, result["checkpoint"]))
+    return result
+
+
+def select(model: DCAE, phase: int) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that a phase trains: all, those next to the latent, or the decoder's head."""
+    return list({1: model.named_parameters, 2: model.middle_parameters, 3: model.head_parameters}[phase]())
+
+
+def stable_then_decay(step: int, config: AutoencoderTrainConfig) -> float:
+    """Warm-up, constant, then linear to ``final_lr`` over the last ``decay`` of the steps."""
+    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    left = (config.steps - step) / max(config.decay * config.steps, 1)
+    return warm * max(min(1.0, left), config.final_lr)
+
+
+def export(config: AutoencoderTrainConfig, checkpoint: str) -> Path:
+    """Averaged weights of a checkpoint as bfloat16 safetensors, with the network's configuration beside them; returns the folder."""
+    import json
+    from dataclasses import asdict
+
+    from safetensors.torch import save_file
+
+    folder = Path(config.output) / "export"
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = load_weights(checkpoint, "autoencoder")
+    save_file({key: value.to(torch.bfloat16).contiguous() for key, value in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(asdict(config.model), indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+class _Step:
+    """Losses of one batch."""
+
+    def __init__(self, config: AutoencoderTrainConfig, model: DCAE, critic: nn.Module | None) -> None:
+        self.config, self.model, self.critic = config, model, critic
+        self.lpips = None
+
+    def __call__(self, images: Tensor, state: TrainState) -> dict[str, Tensor]:
+        config = self.config
+        if config.loss.lpips and self.lpips is None:
+            self.lpips = make_lpips(state.device)
+        if self.critic is None:
+            return reconstruction_loss(self.model(images), images, config.loss, self.lpips)
+        with torch.no_grad():
+            latents = self.model.encode(images)
+        output = self.model.decode(latents)
+        parts = reconstruction_loss(output, images, config.loss, self.lpips)
+        total = parts.pop("loss")
+        if state.step >= config.critic_start:
+            total = total - config.loss.gan * self.critic(output).float().mean()
+        against = critic_loss(self.critic(images), self.critic(output.detach()))
+        return {"loss/autoencoder": total, "loss/critic": against, **parts}
+
+
+def _optimiser(config: AutoencoderTrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, config.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    from zoo_core.training.muon import Muon
+
+    thin = [p for p in parameters if p.ndim == 4 and min(p.shape[0], p.shape[1]) <= 3]  # picture channels, depthwise
+    return Muon(parameters, adamw=thin, lr=config.lr)
+
+
+def _compile_norms(model: nn.Module) -> None:
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)  # one graph per shape
+    for module in model.modules():
+        if isinstance(module, RMSNorm2d):
+            module.compile(dynamic=False)
+
+
+def _evaluate(model: DCAE, held_out: Tensor, state: TrainState, config: AutoencoderTrainConfig) -> dict[str, float]:
+    if state.rank:
+        return {}
+    real, made = measures.reconstruct_all(model, held_out, bfloat16=config.precision == "bfloat16")
+    show = torch.arange(0, len(real), max(len(real) // 48, 1))[:48]
+    measures.save_png(measures.sheet(real[show], made[show]), state.folder / "pictures" / f"step-{state.step:06d}.png")
+    return {"psnr": float(measures.psnr(real, made).mean()), "ssim": measures.ssim(real, made)}
+
+
+def _start(path: str) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    source = Path(path)
+    if source.is_file():
+        return {key: value.float() for key, value in load_file(source).items()}
+    if (source / "model.safetensors").exists():
+        return {key: value.float() for key, value in load_file(source / "model.safetensors").items()}
+    if not source.is_dir():
+        raise ConfigError(f"init={path}: no such file or folder", fix="init=<run folder, checkpoint or .safetensors file>")
+    return {key: value.float() for key, value in load_weights(source, "autoencoder").items()}
