@@ -94,7 +94,7 @@ def _board(folder: Path, start: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
 
 def _bar(title: str, steps: int, start: int) -> Any:

@@ -125,7 +125,7 @@ def distribute(
                 fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(module, mesh=mesh, mp_policy=policy)
         for method in (forward_methods or {}).get(name, ()):
-            register_fsdp_forward_method(module, method)  # type: ignore[arg-type]
+            register_fsdp_forward_method(module, method)
 
 
 def average_gradients(world: World, parameters: Iterable[nn.Parameter]) -> None:

@@ -155,8 +155,10 @@ def restore_optimiser(
     """Inverse of :func:`optimiser_state`; refuses state of parameters that the optimiser does not have."""
     parameters = {names[id(p)]: p for group in optimiser.param_groups for p in group["params"]}
     states: dict[str, dict[str, Any]] = {name: dict(entries) for name, entries in plain.items() if name != _GROUPS}
-    for group, kept in zip(optimiser.param_groups, plain.get(_GROUPS, ()), strict=False):
-        group.update(kept)
+    groups: Any = plain.get(_GROUPS, ())
+    for group, kept in zip(optimiser.param_groups, groups, strict=False):
+        for entry, value in kept.items():
+            group[entry] = value
     for key, value in tensors.items():
         name, _, entry = key.rpartition("/")
         states.setdefault(name, {})[entry] = value

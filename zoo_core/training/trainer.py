@@ -131,7 +131,7 @@ class Trainer:
     def _resume(self) -> Path | None:
         wish = self.config.resume
         if wish in ("auto", "never"):
-            path = self.world.share(store.latest_checkpoint(self.output))
+            path: Path | None = self.world.share(store.latest_checkpoint(self.output))
             if path is not None and wish == "never":
                 raise TrainingError(f"{self.output} already holds a run (checkpoint {path.name})", fix="output=<another folder>, or resume=auto to go on")
         else:
@@ -255,7 +255,7 @@ class Trainer:
             raise TrainingError(f"the step function returned no loss: {sorted(result)}", fix=f"return {wanted}")
         for name, loss in losses.items():
             if self.sharded:  # FSDP must accumulate into its own gathered leaves
-                (loss / self.config.accumulate).backward()
+                torch.autograd.backward(loss / self.config.accumulate)
             else:
                 mine = [p for group in self.optimisers[name].param_groups for p in group["params"] if p.requires_grad]
                 torch.autograd.backward(loss / self.config.accumulate, inputs=mine)
