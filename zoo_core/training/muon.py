@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -38,6 +39,7 @@ class Muon(torch.optim.Optimizer):
         lr: One learning rate for both.
         momentum: Nesterov momentum of Muon.
         betas, eps: Of AdamW.
+        shared: Under torchrun with whole copies (``parallel=replicate``): every process orthogonalises its share of the weights and sends it to the others.
         weight_decay: Decoupled, of Muon's weights and of AdamW's that have at least two dimensions.
 
     Example:
@@ -55,7 +57,9 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        shared: bool = False,
     ) -> None:
+        self.shared = shared
         special = list(adamw)
         known = {id(p) for p in special}
         mine = [p for p in parameters if id(p) not in known]
@@ -77,16 +81,25 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _muon(self, group: dict[str, Any], live: list[nn.Parameter]) -> None:
-        for parameter in live:
+        ranks = dist.get_world_size() if self.shared and dist.is_initialized() else 1
+        owners = _spread(live, ranks)
+        updates: list[torch.Tensor] = []
+        for parameter, owner in zip(live, owners):
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
             gradient: Any = parameter.grad
             momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
+            if ranks > 1 and owner != dist.get_rank():
+                updates.append(torch.empty(parameter.shape, dtype=torch.bfloat16, device=parameter.device))
+                continue
             matrix = gradient.add(momentum, alpha=group["momentum"]).reshape(parameter.shape[0], -1)
-            update = orthogonalise(matrix).reshape(parameter.shape)
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
+            updates.append(orthogonalise(matrix).reshape(parameter.shape))
+        if ranks > 1:
+            _exchange(updates, owners, ranks)
+        for parameter, update in zip(live, updates):
+            scale = 0.2 * max(parameter.shape[0], parameter[0].numel()) ** 0.5
+            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.to(parameter.dtype), alpha=-group["lr"] * scale)
 
     def _adamw(self, group: dict[str, Any], live: list[nn.Parameter]) -> None:
         first, second = group["betas"]
@@ -101,3 +114,25 @@ class Muon(torch.optim.Optimizer):
             scale = (square / (1 - second**count)).sqrt_().add_(group["eps"])
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.addcdiv_(mean, scale, value=-group["lr"] / (1 - first**count))
+
+
+def _spread(parameters: list[nn.Parameter], ranks: int) -> list[int]:
+    """Owner of each parameter: heaviest first to the least loaded process (the same answer on all)."""
+    load, owners = [0] * ranks, [0] * len(parameters)
+    cost = [p.numel() * min(p.shape[0], p[0].numel()) for p in parameters]
+    for index in sorted(range(len(parameters)), key=lambda i: (-cost[i], i)):
+        owners[index] = load.index(min(load))
+        load[owners[index]] += cost[index]
+    return owners
+
+
+def _exchange(updates: list[torch.Tensor], owners: list[int], ranks: int) -> None:
+    """Fill in the updates that other processes made: one broadcast per process."""
+    for rank in range(ranks):
+        places = [i for i, owner in enumerate(owners) if owner == rank]
+        flat = torch.cat([updates[i].contiguous().reshape(-1) for i in places]) if places else None
+        if flat is None:
+            continue
+        dist.broadcast(flat.view(torch.uint8), rank)
+        for i, part in zip(places, flat.split([updates[i].numel() for i in places])):
+            updates[i] = part.view(updates[i].shape)

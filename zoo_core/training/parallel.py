@@ -130,11 +130,18 @@ def distribute(
 
 def average_gradients(world: World, parameters: Iterable[nn.Parameter]) -> None:
     """Replace gradients by their mean over the processes (``replicate``); parameters without a gradient count as zero."""
+    gradients = []
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad)
-        parameter.grad /= world.size
+        gradients.append(parameter.grad)
+    for dtype in {gradient.dtype: None for gradient in gradients}:  # one message per dtype: a call per tensor costs more than the bytes
+        mine = [gradient for gradient in gradients if gradient.dtype == dtype]
+        flat = torch.cat([gradient.reshape(-1) for gradient in mine])
+        dist.all_reduce(flat)
+        flat /= world.size
+        for gradient, part in zip(mine, flat.split([gradient.numel() for gradient in mine])):
+            gradient.copy_(part.view(gradient.shape))
 
 
 def full(value: Tensor) -> Tensor:

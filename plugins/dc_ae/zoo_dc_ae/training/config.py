@@ -49,7 +49,8 @@ class AutoencoderTrainConfig(TrainConfig):
         data: ``emoji`` (built from npm packages) or a folder of pictures.
         data_folder: Where the emoji set is kept (default: user cache).
         size: Side of the training pictures in pixels; a multiple of the ratio.  Phase 2 wants a larger one than phase 1.
-        low_size: In phase 2 every second batch has this size (0: none), so that the low resolution is not forgotten.
+        low_size: In phase 2 every second batch has this size (0: none), so that the low resolution is not forgotten; in phase 1 the first ``low_steps`` steps.
+        low_steps: Phase 1 begins with that many cheap steps at ``low_size``.
         init: Run folder, checkpoint or safetensors file to start from (phases 2 and 3 need one).
         model: The network.
         loss: Loss weights.
@@ -66,6 +67,7 @@ class AutoencoderTrainConfig(TrainConfig):
     data_folder: str = ""
     size: int = 128
     low_size: int = 0
+    low_steps: int = 0
     init: str = ""
     model: AutoencoderConfig = field(default_factory=emoji_autoencoder)
     loss: LossConfig = field(default_factory=LossConfig)

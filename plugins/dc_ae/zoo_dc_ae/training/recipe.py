@@ -11,11 +11,13 @@ On one machine: ``zoo train dc-ae/autoencoder phase=1 output=runs/p1``; on sever
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo_core.errors import ConfigError
 from zoo_core.training import Batches, Trainer, load_weights
@@ -30,8 +32,6 @@ from zoo_dc_ae.training.losses import PatchCritic, critic_loss, make_lpips, reco
 
 def run(config: AutoencoderTrainConfig) -> dict[str, Any]:
     """Train one phase; returns the trainer's summary with ``export``, the folder that holds ``config.json`` and ``model.safetensors`` (EMA weights)."""
-    import os
-
     config.validate()
     torch.manual_seed(config.seed)
     model = DCAE(config.model).to(memory_format=torch.channels_last)
@@ -112,6 +112,8 @@ class _Step:
 
     def __call__(self, images: Tensor, state: TrainState) -> dict[str, Tensor]:
         config = self.config
+        if config.phase == 1 and config.low_size and state.step < config.low_steps:
+            images = F.interpolate(images, size=(config.low_size, config.low_size), mode="area").contiguous(memory_format=torch.channels_last)
         if config.loss.lpips and self.lpips is None:
             self.lpips = make_lpips(state.device)
         if self.critic is None:
@@ -133,7 +135,8 @@ def _optimiser(config: AutoencoderTrainConfig, parameters: list[nn.Parameter]) -
     from zoo_core.training.muon import Muon
 
     thin = [p for p in parameters if p.ndim == 4 and min(p.shape[0], p.shape[1]) <= 3]  # picture channels, depthwise
-    return Muon(parameters, adamw=thin, lr=config.lr)
+    shared = int(os.environ.get("WORLD_SIZE", 1)) > 1 and config.parallel == "replicate"
+    return Muon(parameters, adamw=thin, lr=config.lr, shared=shared)
 
 
 def _compile_norms(model: nn.Module) -> None:
