@@ -12,13 +12,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo_core.checkpoint.filekind import FileKind, sniff
     from zoo_core.checkpoint.keymap import Drop, Fuse, KeyMap, Rename, Reshape, Split, Table, Transpose
     from zoo_core.checkpoint.layout import detect_layout
     from zoo_core.checkpoint.load import init_random, load_into
     from zoo_core.checkpoint.open import open_checkpoint
     from zoo_core.checkpoint.report import MatchReport
     from zoo_core.checkpoint.save import save_checkpoint
-    from zoo_core.checkpoint.sniff import FileKind, sniff
     from zoo_core.checkpoint.source import DictSource, TensorSource
 
 _LAZY = {
@@ -36,8 +36,8 @@ _LAZY = {
     "open_checkpoint": "open",
     "MatchReport": "report",
     "save_checkpoint": "save",
-    "FileKind": "sniff",
-    "sniff": "sniff",
+    "FileKind": "filekind",
+    "sniff": "filekind",
     "DictSource": "source",
     "TensorSource": "source",
 }

@@ -63,7 +63,7 @@ class SafetensorsSource(TensorSource):
 
     def dtype(self, key: str) -> torch.dtype:
         name = self._entries[key]["dtype"]
-        value = getattr(torch, DTYPES.get(name, ""), None)
+        value: torch.dtype | None = getattr(torch, DTYPES.get(name, ""), None)
         if value is None:
             raise CheckpointError(f"tensor {key!r} in {str(self.path)!r} has number format {name!r}, which torch {torch.__version__} does not have here")
         return value
@@ -76,7 +76,7 @@ class SafetensorsSource(TensorSource):
         if self._map is not None:
             return torch.frombuffer(self._map, dtype=torch.uint8, count=end - begin, offset=self._start + begin).view(dtype).view(shape)
         data = torch.empty(end - begin, dtype=torch.uint8)
-        view = memoryview(data.numpy())
+        view = memoryview(data.numpy())  # type: ignore[arg-type]
         self._file.seek(self._start + begin)
         done = 0
         while done < len(view):

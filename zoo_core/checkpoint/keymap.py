@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class Split(Step):
                     raise CheckpointError(f"tensor {key!r} of shape {tuple(node.meta.shape)} cannot be split into {sizes} along {self.dim}", tried=[repr(self)])
                 start = 0
                 for (_, target), size in zip(self._pairs, sizes, strict=True):
-                    yield target.format(slots), node.then(lambda tensor, start=start, size=size: tensor.narrow(self.dim, start, size))
+                    yield target.format(slots), node.then(partial(torch.narrow, dim=self.dim, start=start, length=size))
                     start += size
 
         return _collect(rows())

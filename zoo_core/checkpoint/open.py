@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from zoo_core.checkpoint.filekind import FileKind, sniff
 from zoo_core.checkpoint.formats import GgufSource, SafetensorsSource, TorchSource
-from zoo_core.checkpoint.sniff import FileKind, sniff
 from zoo_core.checkpoint.source import TensorSource, UnionSource
 from zoo_core.errors import CheckpointError, UnsafeFileError
 

@@ -61,12 +61,11 @@ class MatchReport:
         missing, unexpected = set(self.missing), set(self.unexpected)
         for key in self.unexpected[:50]:
             head, _, rest = key.partition(".")
-            if rest in missing and self._share(unexpected, lambda name, head=head: name.removeprefix(head + ".") in missing) > 0.9:  # type: ignore[misc]
-                return f"the checkpoint's keys start with {head + '.'!r} (saved from a wrapper): KeyMap([Rename({head + '.{key*}'!r}, '{{key*}}')])".replace(
-                    "{{", "{"
-                ).replace("}}", "}")
+            if rest in missing and _share(name.removeprefix(head + ".") in missing for name in unexpected) > 0.9:
+                example = f"KeyMap([Rename({head + '.{key*}'!r}, {'{key*}'!r})])"
+                return f"the checkpoint's keys start with {head + '.'!r} (saved from a wrapper): {example}"
         prefixes = Counter(name[: -len(key) - 1] for key in list(unexpected)[:50] for name in missing if name.endswith("." + key))
-        if prefixes and (prefix := prefixes.most_common(1)[0][0]) and self._share(unexpected, lambda name: f"{prefix}.{name}" in missing) > 0.9:
+        if prefixes and (prefix := prefixes.most_common(1)[0][0]) and _share(f"{prefix}.{name}" in missing for name in unexpected) > 0.9:
             return f"the checkpoint holds only the part {prefix!r} of this model (its keys lack that prefix): load it into that part"
         if not self.matched and unexpected:
             return (
@@ -86,11 +85,6 @@ class MatchReport:
             return "the checkpoint is incomplete: a shard is not listed, or it was saved from a smaller variant"
         return "another variant of this model, or another layout"
 
-    @staticmethod
-    def _share(names: Iterable[str], test: object) -> float:
-        names = list(names)
-        return sum(1 for name in names if test(name)) / max(len(names), 1)  # type: ignore[operator]
-
     def text(self) -> str:
         return "\n".join(
             [f"{len(self.matched)} fit, {len(self.missing)} missing, {len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape", *self.lines()]
@@ -102,6 +96,12 @@ class MatchReport:
         counts = f"{len(self.missing)} missing, {len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape"
         what = f"checkpoint {where} does not fit the model{name}: {counts}"
         return CheckpointMismatchError(what, tried=self.lines(), fix=self.guess() or None, report=self)
+
+
+def _share(tests: Iterable[bool]) -> float:
+    """The part of ``tests`` that is true."""
+    results = list(tests)
+    return sum(results) / max(len(results), 1)
 
 
 def grouped(keys: Iterable[str]) -> dict[str, list[str]]:
@@ -120,7 +120,7 @@ def grouped(keys: Iterable[str]) -> dict[str, list[str]]:
         for key in only:
             rest = key[len(prefix) + 1 :] if prefix else key
             deeper[f"{prefix}.{rest.split('.', 1)[0]}" if prefix else rest.split(".", 1)[0]].append(key)
-        if 1 < len(deeper) <= 12:
+        if 1 < len(deeper) <= 12 and any(len(names) > 1 for names in deeper.values()):
             return dict(deeper)
     return dict(groups)
 

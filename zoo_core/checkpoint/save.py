@@ -57,7 +57,8 @@ def save_checkpoint(
     if len(shards) == 1:
         _write(path, unique, info)
         return [path]
-    files, weight_map = [], {}
+    files: list[Path] = []
+    weight_map: dict[str, str] = {}
     for number, keys in enumerate(shards, 1):
         file = path.with_name(f"{path.stem}-{number:05d}-of-{len(shards):05d}.safetensors")
         _write(file, {key: unique[key] for key in keys}, info)

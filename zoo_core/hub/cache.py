@@ -167,7 +167,8 @@ class RepoCache:
     def find(self, commit: str, name: str) -> Path | None:
         """The file ``name`` of ``commit`` when it is there."""
         path = safe_join(self.snapshot(commit), name)
-        return path if path.is_file() else None
+        with disk_errors(path):
+            return path if path.is_file() else None
 
     def ref(self, revision: str) -> str | None:
         """The commit that a branch or tag had when it was last asked for."""

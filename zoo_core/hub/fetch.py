@@ -6,7 +6,6 @@ The huggingface_hub client supplies session, proxies, certificates and credentia
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import os
 import sys
 import time
@@ -15,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo_core.checkpoint.sniff import sniff
+from zoo_core.checkpoint.filekind import sniff
 from zoo_core.errors import ChecksumError, DownloadError
 from zoo_core.hub.cache import disk_errors, quarantine
 from zoo_core.hub.digest import Hasher
 from zoo_core.hub.progress import Progress
+from zoo_core.hub.remote import retry_after
 
-CHUNK = 1 << 18
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
@@ -124,6 +123,8 @@ def _complete(wanted: Wanted, partial: Path, progress: Progress, patience: Patie
                 reason = f"the server asked to wait {wait:.0f} s" if wait is not None else "the connection ended early"
             except (errors.TransportError, errors.StreamError) as error:
                 reason = f"{type(error).__name__}: {error}"
+            except ConnectionError as error:  # the client's own offline mode
+                raise DownloadError(f"cannot download {wanted.name}: {error}", tried=[wanted.url], fix="unset HF_HUB_OFFLINE") from error
             except (errors.TooManyRedirects, errors.InvalidURL) as error:
                 raise DownloadError(f"cannot download {wanted.name}: {error}", tried=[wanted.url], fix="check HF_ENDPOINT and proxy settings") from error
             if state.complete:
@@ -205,7 +206,7 @@ def _receive(session: Any, wanted: Wanted, state: _State, patience: Patience) ->
     with session.stream("GET", wanted.url, headers=headers, follow_redirects=True, timeout=patience.timeout) as response:
         status = response.status_code
         if status in (408, 425, 429) or status >= 500:
-            return _retry_after(response.headers.get("Retry-After"), patience)
+            return retry_after(response.headers.get("Retry-After"), patience.first_wait * 2)
         if status == 416:
             length = (response.headers.get("Content-Range") or "").rpartition("/")[2]
             if length.isdigit() and int(length) == offset and state.total in (None, offset):
@@ -227,7 +228,7 @@ def _receive(session: Any, wanted: Wanted, state: _State, patience: Patience) ->
             announced = response.headers.get("Content-Length")
             if state.total is None and announced is not None and announced.isdigit():
                 state.total = int(announced)
-        for data in response.iter_raw(CHUNK):
+        for data in response.iter_raw():
             state.write(data)
             if state.total is not None and state.hasher.count > state.total:
                 break  # more than announced: verification will tell
@@ -246,15 +247,6 @@ def _content_range(text: str | None) -> tuple[int, int | None]:
         span, _, length = (text or "").removeprefix("bytes ").partition("/")
         return int(span.partition("-")[0]), int(length) if length.isdigit() else None
     return -1, None
-
-
-def _retry_after(text: str | None, patience: Patience) -> float:
-    if text:
-        with contextlib.suppress(ValueError):
-            return max(0.0, float(text))
-        with contextlib.suppress(ValueError, TypeError):
-            return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    return patience.first_wait * 2
 
 
 def _refused(wanted: Wanted, status: int) -> DownloadError:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import email.utils
 import os
+import sys
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +33,9 @@ class RemoteRepo:
     licence: str | None = None
 
 
+_sleep = time.sleep
+
+
 def endpoint() -> str:
     """The hub's address: ``HF_ENDPOINT`` now, else the library's default."""
     from huggingface_hub import constants
@@ -46,34 +53,59 @@ def describe(repo: str, revision: str | None) -> RemoteRepo:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    try:
-        info = HfApi(endpoint=endpoint()).model_info(repo, revision=revision, files_metadata=True, timeout=20)
-    except OfflineModeIsEnabled as error:
-        raise OfflineError(f"the hub may not be asked about {repo!r}: offline mode is on", fix="unset HF_HUB_OFFLINE") from error
-    except HfHubHTTPError as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        fix = {401: "hf auth login (private or gated?)", 403: "accept the repository's terms on the hub", 404: "check repository and revision"}.get(
-            status or 0, "try again later"
-        )
-        raise DownloadError(
-            f"the hub does not give out {repo!r} at {revision or 'main'!r}", tried=[f"{endpoint()}: {type(error).__name__} {status or ''}".rstrip()], fix=fix
-        ) from error
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "requests", "builtins"):
-            raise
-        if isinstance(error, (TypeError, AttributeError, NameError)):
-            raise
+    failures: list[str] = []
+    for attempt in range(4):
+        try:
+            info = HfApi(endpoint=endpoint()).model_info(repo, revision=revision, files_metadata=True, timeout=20)
+            break
+        except OfflineModeIsEnabled as error:
+            raise OfflineError(f"the hub may not be asked about {repo!r}: offline mode is on", fix="unset HF_HUB_OFFLINE") from error
+        except HfHubHTTPError as error:
+            status = error.response.status_code if error.response is not None else 0
+            failures.append(f"{endpoint()}: {status} {type(error).__name__}")
+            if status not in (408, 425, 429) and status < 500:
+                fixes = {
+                    401: "hf auth login (does it exist? is it private or gated?)",
+                    403: "accept the repository's terms on the hub",
+                    404: "check repository and revision",
+                }
+                raise DownloadError(
+                    f"the hub does not give out {repo!r} at {revision or 'main'!r}", tried=failures, fix=fixes.get(status), status=status
+                ) from error
+            wait = retry_after(error.response.headers.get("Retry-After") if error.response is not None else None, 0.5 * 2**attempt)
+        except (OSError, ValueError, _http_errors()) as error:
+            failures.append(f"{endpoint()}: {type(error).__name__}: {str(error)[:200]}")
+            wait = 0.5 * 2**attempt
+        _sleep(min(wait, 60.0))
+    else:
         raise DownloadError(
             f"the hub cannot be reached to look up {repo!r}",
-            tried=[f"{endpoint()}: {type(error).__name__}: {error}"],
+            tried=failures,
             fix="check the network; `zoo pull --to` and `zoo pack` carry weights to machines without one",
-        ) from error
+        )
     files: dict[str, RemoteFile] = {}
     for item in info.siblings or []:
         name = str(safe_relative(item.rfilename))
         lfs: Any = item.lfs
         files[name] = RemoteFile(lfs.size, lfs.sha256) if lfs is not None else RemoteFile(item.size, None, item.blob_id)
     return RemoteRepo(str(info.sha), files, getattr(info.card_data, "license", None) if info.card_data else None)
+
+
+def _http_errors() -> type[Exception]:
+    """Base class of the errors of the client library that huggingface_hub uses (httpx, httpx2...)."""
+    from huggingface_hub import get_session
+
+    return sys.modules[type(get_session()).__mro__[-2].__module__.partition(".")[0]].HTTPError  # type: ignore[no-any-return]
+
+
+def retry_after(text: str | None, default: float) -> float:
+    """Seconds that a ``Retry-After`` header (number or date) asks for."""
+    if text:
+        with contextlib.suppress(ValueError):
+            return max(0.0, float(text))
+        with contextlib.suppress(ValueError, TypeError):
+            return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    return default
 
 
 def file_url(repo: str, commit: str, name: str) -> str:
@@ -83,7 +115,7 @@ def file_url(repo: str, commit: str, name: str) -> str:
 
 
 def auth_headers() -> dict[str, str]:
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils._headers import build_hf_headers
 
     return {key: str(value) for key, value in build_hf_headers(library_name="zoo").items()}
 

