@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-_LAZY = {"load": "zoo_core.loading", "hookimpl": "zoo_core.hookspecs"}
-__all__ = sorted(_LAZY)  # noqa: PLE0605
+import zoo_core
+
+__version__ = zoo_core.__version__
+__zoo__ = True
+"""Marks this module as ours (``zoo doctor`` looks for a foreign ``zoo``)."""
+__all__ = list(zoo_core.PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in zoo_core.PUBLIC:
+        return getattr(zoo_core, name)
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
