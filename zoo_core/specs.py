@@ -25,6 +25,8 @@ Target = str
 """``"package.module:attribute"``."""
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?\Z")
+PATH_NAME = re.compile(rf"(?:{NAME.pattern.removesuffix(chr(92) + 'Z')}/)?{NAME.pattern}")
+"""Recipes may be ``"family/recipe"``."""
 TARGET = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\Z")
 
 TASKS = {
@@ -66,7 +68,8 @@ class Spec:
 
     def validate(self) -> None:
         """Raise :class:`SpecError` when a field is not valid."""
-        self._require(bool(NAME.match(self.name)), "name", "lower-case letters, digits, '.', '_' and '-', starting with a letter or digit")
+        pattern = PATH_NAME if isinstance(self, RecipeSpec) else NAME
+        self._require(bool(pattern.match(self.name)), "name", "lower-case letters, digits, '.', '_' and '-', starting with a letter or digit")
         for item in fields(self):
             value = getattr(self, item.name)
             if item.metadata.get("target") and value is not None:
