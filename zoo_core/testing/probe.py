@@ -66,19 +66,17 @@ def state() -> dict[str, Any]:
 
 
 def torch_state() -> dict[str, Any]:
-    """The same for torch, if something imported it; compared with the known state of a fresh process."""
+    """The same for torch, if something imported it."""
     torch = sys.modules.get("torch")
     if torch is None:
         return {}
-    fresh = torch.Generator().get_state()
-    found = {
-        "default dtype": (str(torch.get_default_dtype()), "torch.float32"),
-        "torch random state": (bool(torch.random.default_generator.get_state().equal(fresh)), True),
-        "gradients enabled": (torch.is_grad_enabled(), True),
-        "deterministic algorithms": (torch.are_deterministic_algorithms_enabled(), False),
-        "matmul precision": (torch.get_float32_matmul_precision(), "highest"),
+    return {
+        "default dtype": str(torch.get_default_dtype()),
+        "torch random state": hash(bytes(torch.random.default_generator.get_state().tolist())),
+        "gradients enabled": torch.is_grad_enabled(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "matmul precision": torch.get_float32_matmul_precision(),
     }
-    return {name: f"{value} (was {wanted})" for name, (value, wanted) in found.items() if value != wanted}
 
 
 def changes(before: dict[str, Any], after: dict[str, Any], skip: tuple[str, ...] = ()) -> dict[str, str]:
@@ -89,7 +87,7 @@ def changes(before: dict[str, Any], after: dict[str, Any], skip: tuple[str, ...]
                 keys = sorted(key for key in {*value, *after[name]} if value.get(key) != after[name].get(key))
                 found[name] = ", ".join(keys)
             else:
-                found[name] = f"{after[name]!r} (was {value!r})"[:300]
+                found[name] = "changed" if name.endswith("random state") else f"{after[name]!r} (was {value!r})"[:300]
     return found
 
 
@@ -118,7 +116,7 @@ def main() -> None:
     report["plugin"] = {
         "heavy": sorted(new & set(HEAVY)),
         "printed": (out.getvalue() + err.getvalue())[:500],
-        "changes": changes(before, after) | torch_state(),
+        "changes": changes(before, after),
         "network": watch.network[:5],
         "processes": watch.processes[:5],
         "writes": watch.writes[:5],
@@ -143,8 +141,10 @@ def probe_targets(specs: list[Any], package: str) -> dict[str, Any]:
         for entry in [data.get("defaults") or {}, *(data.get("models") or {}).values()]:
             targets |= {entry[key] for key in ("build", "config_class") if isinstance(entry.get(key), str)}
     modules = sorted({target.partition(":")[0] for target in targets})
+    if modules and importlib.util.find_spec("torch") is not None:
+        importlib.import_module("torch")  # first, so that what the plugin itself changes can be told from what torch sets up
     watch, out = Watch(), io.StringIO()
-    before = state()
+    before = state() | torch_state()
     errors = {}
     with contextlib.redirect_stdout(out):
         for name in modules:
@@ -159,6 +159,6 @@ def probe_targets(specs: list[Any], package: str) -> dict[str, Any]:
         "modules": modules,
         "errors": errors,
         "printed": out.getvalue()[:500],
-        "changes": changes(before, state(), skip) | torch_state(),
+        "changes": changes(before, state() | torch_state(), skip),
         "network": watch.network[:5],
     }

@@ -71,22 +71,19 @@ def to_json(plugin: str, results: Sequence[CheckResult]) -> str:
 def badge(plugin: str, results: Sequence[CheckResult]) -> str:
     """A short Markdown block for the plugin's README.
 
-    >>> print(badge("my-paper", [CheckResult("metadata.names"), CheckResult("build.tiny", "m", "skipped", "no tiny model")]))
-    **Conformance** `my-paper`: API 1, kit 0.1, 1 of 1 checks passed, 1 skipped
+    >>> print(badge("my-paper", [CheckResult("metadata.names"), CheckResult("cache.crop", "full", "expected-failure", "append-only on purpose")]))
+    **Conformance** `my-paper`: API 1, kit 0.1, 1 of 2 checks passed, 1 declared, 0 not applicable
     <BLANKLINE>
-    Skipped: `build.tiny` (no tiny model)
+    Declared: `cache.crop` (append-only on purpose)
     """
     from zoo_core.specs import API_VERSION
 
     number = counts(results)
     run = sum(number.values()) - number["skipped"]
-    line = f"**Conformance** `{plugin}`: API {API_VERSION}, kit {KIT_VERSION}, {number['passed']} of {run} checks passed"
-    line += f", {number['skipped']} skipped" if number["skipped"] else ""
-    lines = [line]
-    for status, title in (("failed", "Failed"), ("unexpected-pass", "Declared to fail, but passed"), ("expected-failure", "Declared"), ("skipped", "Skipped")):
-        grouped: dict[tuple[str, str], None] = {
-            (result.check, result.message.splitlines()[0] if result.message else ""): None for result in results if result.status == status
-        }
-        if grouped:
-            lines += ["", f"{title}: " + "; ".join(f"`{check}` ({why})" for check, why in grouped)]
+    head = f"**Conformance** `{plugin}`: API {API_VERSION}, kit {KIT_VERSION}, {number['passed']} of {run} checks passed"
+    lines = [f"{head}, {number['expected-failure']} declared, {number['skipped']} not applicable"]
+    for status, title in (("failed", "Failed"), ("unexpected-pass", "Declared to fail, but passed"), ("expected-failure", "Declared")):
+        found = [(result.check, result.message.splitlines()[0] if result.message else "") for result in results if result.status == status]
+        if found:
+            lines += ["", f"{title}: " + "; ".join(f"`{check}` ({why})" for check, why in dict.fromkeys(found))]
     return "\n".join(lines)

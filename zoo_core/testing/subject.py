@@ -201,7 +201,7 @@ class Subject:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``above`` over ``below``; mappings are merged, everything else replaced."""
+    """``above`` over ``below``; mappings are merged, everything else is replaced."""
     result = dict(below)
     for key, value in above.items():
         result[key] = merged(result[key], value) if isinstance(value, Mapping) and isinstance(result.get(key), Mapping) else value

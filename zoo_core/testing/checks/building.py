@@ -10,7 +10,7 @@ from zoo_core.testing.checks import check
 from zoo_core.testing.results import Skipped
 from zoo_core.testing.subject import Subject
 
-FIRST = ("metadata.fragment", "metadata.identity", "metadata.names", "metadata.models", "imports.plugin", "hooks.", "discovery.accepted")
+FIRST = ("metadata.", "imports.plugin", "hooks.", "packaging.entry-point", "discovery.accepted")
 LIMIT_BYTES = 512 * 2**20
 """A build on the meta device may hold this much real memory (tables, buffers) before it is stopped."""
 

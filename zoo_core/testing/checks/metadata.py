@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from typing import Any
 
+from zoo_core.fragment import SOURCE_KEY
 from zoo_core.specs import API_VERSION, KINDS, NAME, STATUSES, TARGET, TASKS
 from zoo_core.testing.checks import check
 from zoo_core.testing.results import Skipped
@@ -31,10 +33,8 @@ def fragment(subject: Subject) -> None:
 @check("metadata.fresh", needs=("metadata.fragment",))
 def fresh(subject: Subject) -> None:
     """``registry.json`` holds what ``registry.yaml`` says."""
-    written, compiled = subject.fragment, subject.read("registry.json")
-    import json
-
-    written = json.loads(json.dumps(written, default=str))
+    written = json.loads(json.dumps(subject.fragment, default=str))
+    compiled = {key: value for key, value in subject.read("registry.json").items() if key != SOURCE_KEY}
     different = sorted(key for key in {*written, *compiled} if written.get(key) != compiled.get(key))
     assert not different, f"registry.json is stale in {different}; run `zoo registry build`"
 
@@ -168,3 +168,11 @@ def provides(subject: Subject) -> None:
         missing, surplus = given - listed.get(kind, set()), listed.get(kind, set()) - given
         assert not missing, f"the hook zoo_{kind} gives {sorted(missing)}, which provides.{kind} does not list"
         assert not surplus, f"provides.{kind} lists {sorted(surplus)}, which the hook zoo_{kind} does not give"
+
+
+@check("metadata.schema", needs=("metadata.",))
+def schema(subject: Subject) -> None:
+    """The compiled fragment has no unknown or ill-typed keys (what the registry itself checks)."""
+    from zoo_core.fragment import check as check_schema
+
+    check_schema(subject.read("registry.json"), "registry.json")

@@ -1,0 +1,1 @@
+"""Block cosine transform as an image autoencoder.  Importing this imports no torch."""
