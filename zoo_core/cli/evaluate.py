@@ -108,9 +108,12 @@ def evaluate(
 
 def split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """``["steps=4", "load.dtype=bfloat16"]`` -> options of the evaluator and of ``zoo.load``."""
-    from zoo_core.config import flatten, nest
+    from omegaconf import OmegaConf
 
-    options = nest(flatten(settings))
+    for text in settings:
+        if "=" not in text or text.startswith("="):
+            raise InputError(f"setting {text!r} is not of the form key=value", fix="for example limit=8")
+    options: Any = OmegaConf.to_container(OmegaConf.from_dotlist(settings), resolve=False)
     loading = options.pop("load", {})
     if not isinstance(loading, dict):
         raise InputError("load=... is no group", fix="load.dtype=bfloat16")
