@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from zoo_dc_ae.layers import Activation, make_norm
+from zoo_dc_ae.layers import Activation, PointwiseConv, make_norm
 
 EPS = 1e-15
 """Added to the denominator in float32; guards only against rows that are exactly zero."""
@@ -34,16 +34,16 @@ class LinearAttention2d(nn.Module):
     def __init__(self, channels: int, head_dim: int = 32, scales: list[int] | tuple[int, ...] = (), norm: str = "rms_norm") -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.qkv = PointwiseConv(channels, 3 * channels, bias=False)
         self.aggregations = nn.ModuleList(Aggregation(3 * channels, head_dim, kernel) for kernel in scales)
-        self.proj = nn.Conv2d(channels * (1 + len(scales)), channels, 1, bias=False)
+        self.proj = PointwiseConv(channels * (1 + len(scales)), channels, bias=False)
         self.norm = make_norm(norm, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         qkv = self.qkv(x)
         if self.aggregations:
             qkv = torch.cat([qkv, *(aggregation(qkv) for aggregation in self.aggregations)], dim=1)
-        return self.norm(self.proj(self.attend(qkv))) + x
+        return self.norm(self.proj(self.attend(qkv)), x)
 
     def attend(self, qkv: torch.Tensor) -> torch.Tensor:
         """[B, heads * 3 * d, H, W] -> [B, heads * d, H, W]."""
@@ -78,15 +78,16 @@ class GatedConv(nn.Module):
     def __init__(self, channels: int, expansion: int = 4) -> None:
         super().__init__()
         hidden = channels * expansion
-        self.expand = nn.Conv2d(channels, 2 * hidden, 1)
+        self.expand = PointwiseConv(channels, 2 * hidden)
         self.act = Activation("silu")
         self.depthwise = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
-        self.project = nn.Conv2d(hidden, channels, 1, bias=False)
+        self.project = PointwiseConv(hidden, channels, bias=False)
         self.norm = make_norm("rms_norm", channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         value, gate = self.depthwise(self.act(self.expand(x))).chunk(2, dim=1)
-        return self.norm(self.project(value * F.silu(gate))) + x
+        gate = F.silu(gate, inplace=not torch.is_grad_enabled())
+        return self.norm(self.project(value * gate), x)
 
 
 class EfficientViTBlock(nn.Module):

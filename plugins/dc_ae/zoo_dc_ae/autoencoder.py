@@ -88,6 +88,7 @@ class Decoder(nn.Module):
                 x = _run(block, x, self.gradient_checkpointing)
             if taps is not None and len(blocks):  # type: ignore[arg-type]
                 taps[f"dec_stage{stage}"] = x
+        x = x if taps is None else x.clone()  # the norm may overwrite its argument
         return self.conv_out(self.act_out(self.norm_out(x)))
 
 

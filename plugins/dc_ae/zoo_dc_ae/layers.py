@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from zoo_core.errors import ConfigError
+from zoo_dc_ae import cpu
 
 _ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "relu6": F.relu6, "gelu": F.gelu, "mish": F.mish}
 _IN_PLACE = {"silu", "relu", "relu6", "mish"}
@@ -45,11 +46,37 @@ class RMSNorm2d(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, C, H, W] in any floating dtype; the result has the same dtype."""
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """[B, C, H, W] in any floating dtype; the result has the same dtype.  ``residual`` is added to the result.
+
+        ``x`` may be overwritten (it is a fresh convolution output everywhere in this package).
+        """
+        if cpu.usable(x):
+            return cpu.rms_norm_(x, self.weight, self.bias, self.eps, residual)
         y = x.float()
         y = y * torch.rsqrt(y.square().mean(1, keepdim=True) + self.eps)
-        return torch.addcmul(self.bias.float()[:, None, None], y, self.weight.float()[:, None, None]).to(x.dtype)
+        y = torch.addcmul(self.bias.float()[:, None, None], y, self.weight.float()[:, None, None]).to(x.dtype)
+        return y if residual is None else y + residual
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with the same call as :class:`RMSNorm2d`."""
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        y = super().forward(x)
+        if residual is None:
+            return y
+        return y + residual if torch.is_grad_enabled() else y.add_(residual)
+
+
+class PointwiseConv(nn.Conv2d):
+    """1x1 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return cpu.pointwise(x, self.weight, self.bias) if cpu.usable(x) else super().forward(x)
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
@@ -57,7 +84,7 @@ def make_norm(kind: str, channels: int) -> nn.Module:
     if kind == "rms_norm":
         return RMSNorm2d(channels)
     if kind == "batch_norm":
-        return nn.BatchNorm2d(channels, eps=1e-5)
+        return BatchNorm2d(channels, eps=1e-5)
     raise ConfigError(f"norm {kind!r} is unknown", fix="choose 'rms_norm' or 'batch_norm'")
 
 
@@ -72,7 +99,7 @@ class ResBlock(nn.Module):
         self.norm = make_norm(norm, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv2(self.act(self.conv1(x)))) + x
+        return self.norm(self.conv2(self.act(self.conv1(x))), x)
 
 
 class Downsample(nn.Module):
@@ -97,7 +124,11 @@ class Downsample(nn.Module):
         y = self.conv(x)
         if self.unshuffle:
             y = F.pixel_unshuffle(y, 2)
-        return y + average_shortcut(x, self.group) if self.shortcut else y
+        if not self.shortcut:
+            return y
+        if self.group in (2, 4) and cpu.usable(x):
+            return cpu.average_add_(y, x, self.group)
+        return y + average_shortcut(x, self.group)
 
 
 class Upsample(nn.Module):
@@ -117,6 +148,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(in_channels, 4 * out_channels if self.shuffle else out_channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if cpu.usable(x):
+            return cpu.upsample(x, self.conv.weight, self.conv.bias, self.shuffle, self.repeats if self.shortcut else 0)
         if self.shuffle:
             y = F.pixel_shuffle(self.conv(x), 2)
         else:
