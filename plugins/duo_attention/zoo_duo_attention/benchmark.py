@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 def run(context: BenchContext) -> list[dict[str, Any]]:
     """One row per context length and cache: milliseconds per decoded token and cache bytes, measured in turn with ``DynamicCache``.
 
-    The context is written into the caches directly (random keys and values of the right shape), so that long contexts need no long prefill; speed does not depend on values.
+    The context is written into the caches directly (random keys and values of the right shape), so that long contexts need no long prefill; speed
+    does not depend on values.
     """
     import torch
 
@@ -55,7 +56,7 @@ def run(context: BenchContext) -> list[dict[str, Any]]:
         base_bytes = 2 * layers * states.numel() * states.element_size()
         for name, plan in plans.items():
             cache = filled(plan)
-            times = context.time({"ours": lambda p=plan, c=cache: decode(p, c), "other": lambda: decode(dynamic, base)}, repeats=5)
+            times = context.time({"ours": lambda p=plan, c=cache: decode(p, c), "other": lambda c=base: decode(dynamic, c)})
             row = context.row(f"decode {length} {name}", times, other="DynamicCache + SDPA")
             rows.append({**row, "context": length, "cache": name, "ours_bytes": cache.memory().used, "other_bytes": base_bytes})
         handle.set_cache(dynamic)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from zoo_llm.caches.plan import CachePlan, kv_heads, layer_count, policy_plan
 
 from zoo_core.errors import InputError
 from zoo_core.interfaces import TokenPolicy
 from zoo_duo_attention import patterns
-from zoo_llm.caches.plan import CachePlan, kv_heads, layer_count, policy_plan
 
 
 def duo_plan(
@@ -33,7 +33,8 @@ def duo_plan(
     Args:
         model: The language model handle.
         storage: Storage format of both kinds of heads.
-        pattern: Bundled pattern name, pattern directory, a bool/float array [layers, kv heads], ``"streaming"`` (all heads stream), ``"random"`` (a seeded random choice), or None: the
+        pattern: Bundled pattern name, pattern directory, a bool/float array [layers, kv heads], ``"streaming"`` (all heads stream), ``"random"`` (a
+        seeded random choice), or None: the
             pattern of the model's catalogue entry (``defaults: {pattern: ...}``).
         sparsity: Share of streaming heads; default 0.5 (MHA models with a published pattern: 0.75, see the model's card).
         threshold, full_heads: Other rules instead of ``sparsity``.
@@ -68,7 +69,8 @@ def duo_plan(
         alphas, sizes, name = found.alphas, (found.sink, found.recent), f"duo({found.name})"
     if alphas.shape != shape:
         raise InputError(
-            f"pattern {chosen if not isinstance(chosen, np.ndarray) else 'array'!r} has {alphas.shape[0]} layers x {alphas.shape[1]} kv-heads, model {model.name!r} has {shape[0]} x {shape[1]}",
+            f"the pattern has {alphas.shape[0]} layers x {alphas.shape[1]} kv-heads, model {model.name!r} has {shape[0]} x {shape[1]}",
+            tried=[f"pattern: {'array' if isinstance(chosen, np.ndarray) else chosen}"],
             fix="choose the pattern that was learnt for this model",
         )
     sink = sizes[0] if sink is None else sink

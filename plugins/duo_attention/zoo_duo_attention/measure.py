@@ -1,6 +1,7 @@
 """Measurements behind the claims and the benchmark: exact cache bytes at full size, and speed of one decoder layer at full width.
 
-Bytes come from the real stores fed with meta tensors (shapes without memory).  Speed runs one transformers decoder layer of the model's shapes with random weights: a
+Bytes come from the real stores fed with meta tensors (shapes without memory).  Speed runs one transformers decoder layer of the model's shapes with
+random weights: a
 whole model's attention share grows with length in the same way, because all layers are alike.
 """
 
@@ -17,8 +18,22 @@ from zoo_core.interfaces import TokenPolicy
 from zoo_duo_attention.patterns import binarise, find_pattern
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "llama-2-7b-32k": {"pattern": "Llama-2-7B-32K-Instruct", "sparsity": 0.75, "layers": 32, "kv_heads": 32, "parameters": 6_738_415_616, "intermediate": 11008},
-    "llama-3-8b-1048k": {"pattern": "Llama-3-8B-Instruct-Gradient-1048k", "sparsity": 0.5, "layers": 32, "kv_heads": 8, "parameters": 8_030_261_248, "intermediate": 14336},
+    "llama-2-7b-32k": {
+        "pattern": "Llama-2-7B-32K-Instruct",
+        "sparsity": 0.75,
+        "layers": 32,
+        "kv_heads": 32,
+        "parameters": 6_738_415_616,
+        "intermediate": 11008,
+    },
+    "llama-3-8b-1048k": {
+        "pattern": "Llama-3-8B-Instruct-Gradient-1048k",
+        "sparsity": 0.5,
+        "layers": 32,
+        "kv_heads": 8,
+        "parameters": 8_030_261_248,
+        "intermediate": 14336,
+    },
 }
 """Full-size shapes (fact sheet, section 3); head size 128, 32 query heads, width 4096."""
 
@@ -34,7 +49,6 @@ def rows_for(name: str, *, sparsity: float | None = None, sink: int = 64, recent
 def cache_bytes(rows: Sequence[Sequence[TokenPolicy]], tokens: int, *, head_dim: int = 128, storage: str = "native") -> int:
     """Exact bytes of a cache in a 16-bit model after ``tokens`` tokens (no padding, batch 1)."""
     import torch
-
     from zoo_llm.caches.layer import PolicyLayer
 
     total = 0
@@ -57,7 +71,8 @@ def memory_ratio(name: str, tokens: int, *, storage: str = "native", with_weight
     plain = cache_bytes([[TokenPolicy()] * shape["kv_heads"]] * shape["layers"], tokens)
     duo = cache_bytes(rows, tokens, storage=storage)
     weights = 2 * shape["parameters"] if with_weights else 0
-    return {"ratio": (plain + weights) / (duo + weights), "kv_ratio": plain / duo, "full_bytes": float(plain), "duo_bytes": float(duo), "weight_bytes": float(weights)}
+    ratio = (plain + weights) / (duo + weights)
+    return {"ratio": ratio, "kv_ratio": plain / duo, "full_bytes": float(plain), "duo_bytes": float(duo), "weight_bytes": float(weights)}
 
 
 def capacity(name: str, budget: float, *, weight_bytes_per_parameter: float, storage: str) -> int:
@@ -72,11 +87,22 @@ def capacity(name: str, budget: float, *, weight_bytes_per_parameter: float, sto
 
 
 def layer_speed(
-    name: str, tokens: int, *, phase: str, chunk: int = 2048, repeats: int = 5, device: str = "cpu", dtype: str = "bfloat16", seed: int = 0, full_heads: int | None = None
+    name: str,
+    tokens: int,
+    *,
+    phase: str,
+    chunk: int = 2048,
+    repeats: int = 5,
+    device: str = "cpu",
+    dtype: str = "bfloat16",
+    seed: int = 0,
+    full_heads: int | None = None,
 ) -> dict[str, float]:
-    """Seconds of one decoder layer, measured in turn: transformers' ``DynamicCache`` with SDPA, this cache with all heads full, and with the pattern's average layer.
+    """Seconds of one decoder layer, measured in turn: transformers' ``DynamicCache`` with SDPA, this cache with all heads full, and with the
+    pattern's average layer.
 
-    ``ratio`` is full over duo in the same code (what the paper compares); ``ratio_dynamic`` is against transformers' own cache, which also copies itself at every step.
+    ``ratio`` is full over duo in the same code (what the paper compares); ``ratio_dynamic`` is against transformers' own cache, which also copies
+    itself at every step.
 
     Args:
         tokens: Context length.
@@ -86,14 +112,19 @@ def layer_speed(
     import torch
     from transformers import AutoConfig, DynamicCache
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
-
     from zoo_llm.caches import attention
     from zoo_llm.caches.layer import PolicyCache, PolicyLayer
 
     shape = SHAPES[name]
     kv = shape["kv_heads"]
     config = AutoConfig.for_model(
-        "llama", hidden_size=4096, intermediate_size=shape["intermediate"], num_hidden_layers=1, num_attention_heads=32, num_key_value_heads=kv, max_position_embeddings=1 << 20
+        "llama",
+        hidden_size=4096,
+        intermediate_size=shape["intermediate"],
+        num_hidden_layers=1,
+        num_attention_heads=32,
+        num_key_value_heads=kv,
+        max_position_embeddings=1 << 20,
     )
     kind = getattr(torch, dtype)
     torch.manual_seed(seed)

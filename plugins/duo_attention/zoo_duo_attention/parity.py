@@ -135,7 +135,6 @@ def train_steps(case: ParityCase) -> Iterator[Check]:
 def int4_kv(case: ParityCase) -> Iterator[Check]:
     """4-bit codes, scales and zeros."""
     import torch
-
     from zoo_llm.caches.storage import Int4Storage
 
     io = case.tensors("io.safetensors")

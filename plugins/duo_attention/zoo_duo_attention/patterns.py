@@ -107,8 +107,10 @@ def binarise(
 ) -> np.ndarray:
     """Which heads keep everything: bool [layers, kv heads], True = full.
 
-    Exactly one rule is given: ``sparsity`` (share of heads that stream; the number of full heads equals the published rule's), ``threshold`` (full iff alpha >= threshold) or
-    ``full_heads`` (a count).  Ties are broken deterministically: by ``tie_break`` (higher first, e.g. an attention-mass probe) if given, then deeper layers first, then
+    Exactly one rule is given: ``sparsity`` (share of heads that stream; the number of full heads equals the published rule's), ``threshold`` (full
+    iff alpha >= threshold) or
+    ``full_heads`` (a count).  Ties are broken deterministically: by ``tie_break`` (higher first, e.g. an attention-mass probe) if given, then deeper
+    layers first, then
     lower head index.
 
     >>> binarise(np.array([[1.0, 0.2], [0.9, 1.0]]), sparsity=0.5)
@@ -141,7 +143,8 @@ def binarise(
 def binarise_legacy(alphas: np.ndarray, sparsity: float, seed: int | None = 42) -> np.ndarray:
     """The published rule bit for bit: uniform noise in [0, 1e-6) from numpy's legacy generator, quantile, full iff above.
 
-    Ties at exactly 1.0 or 0.0 fall at random; use it only to repeat published numbers.  ``seed=None`` draws from the global generator.  The caller's array is not changed.
+    Ties at exactly 1.0 or 0.0 fall at random; use it only to repeat published numbers.  ``seed=None`` draws from the global generator.  The caller's
+    array is not changed.
     """
     noisy = np.array(alphas, dtype=np.float64)
     generator = np.random.RandomState(seed) if seed is not None else np.random.mtrand._rand  # type: ignore[attr-defined]

@@ -71,7 +71,10 @@ def zoo_claims() -> list[ClaimSpec]:
 def zoo_benchmarks() -> list[BenchmarkSpec]:
     return [
         BenchmarkSpec(
-            name="duo-vs-dynamic-cache", run="zoo_duo_attention.benchmark:run", against="transformers DynamicCache + SDPA", summary="ms per token and cache bytes by context length"
+            name="duo-vs-dynamic-cache",
+            run="zoo_duo_attention.benchmark:run",
+            against="transformers DynamicCache + SDPA",
+            summary="ms per token and cache bytes by context length",
         )
     ]
 

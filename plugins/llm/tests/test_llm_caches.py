@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from zoo_llm.caches import attention
+from zoo_llm.caches.layer import PolicyCache, PolicyLayer
 
 from zoo_core.errors import InputError
 from zoo_core.interfaces import KVCache, LayerState, TokenPolicy
-from zoo_llm.caches import attention
-from zoo_llm.caches.layer import PolicyCache, PolicyLayer
 
 FAMILIES = {
     "llama": {},

@@ -65,7 +65,8 @@ ROPE_TYPES = ("linear", "dynamic", "yarn")
 def scale_positions(config: Any, rope: str | Mapping[str, Any]) -> None:
     """Change ``config.rope_parameters`` in place before the model is built.
 
-    ``"linear:8"``, ``"dynamic:2"``, ``"yarn:4"`` (factor on the trained length) or ``{"rope_type": ..., ...}`` as transformers spells it; ``"theta:1e6"`` sets the base.
+    ``"linear:8"``, ``"dynamic:2"``, ``"yarn:4"`` (factor on the trained length) or ``{"rope_type": ..., ...}`` as transformers spells it;
+    ``"theta:1e6"`` sets the base.
     """
     parameters = dict(getattr(config, "rope_parameters", None) or {})
     if isinstance(rope, Mapping):

@@ -21,7 +21,8 @@ def cache_folder() -> Path:
 def converted(path: Path) -> Path:
     """Folder in the transformers layout made from the GGUF file ``path`` (float16 safetensors, tokenizer, config).
 
-    Dequantised values are products of fp16 scales and small integers; float16 keeps them to a relative 5e-4.  The first call takes about 20 seconds for 135 M parameters,
+    Dequantised values are products of fp16 scales and small integers; float16 keeps them to a relative 5e-4.  The first call takes about 20 seconds
+    for 135 M parameters,
     later ones nothing.  The folder is named by the file's digest and published atomically.
     """
     digest = hashlib.sha256()

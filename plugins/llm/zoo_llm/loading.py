@@ -21,7 +21,8 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "smollm3", "g
 def build_causal_lm(request: BuildRequest) -> LanguageModel:
     """Builder of every causal language model entry.
 
-    Options (``zoo.load(..., cache=, quant=, adapter=, rope=)``) are composed as :mod:`zoo_llm.compose` describes; ``attention="sdpa"|"eager"`` chooses transformers'
+    Options (``zoo.load(..., cache=, quant=, adapter=, rope=)``) are composed as
+    :mod:`zoo_llm.compose` describes; ``attention="sdpa"|"eager"`` chooses transformers'
     attention for ``cache=None``.
 
     Raises:
@@ -73,8 +74,9 @@ def config_of(request: BuildRequest, rope: Any) -> Any:
     values = dict(request.config or {}) if isinstance(request.config, dict) else {}
     if not request.weights.random and request.weights.root is not None and (request.weights.root / "config.json").exists():
         config = AutoConfig.from_pretrained(request.weights.root, trust_remote_code=False, local_files_only=True)
-        for key, value in values.items():
-            if key != "model_type" and request.weights.config.get(key) is None:
+        published = request.spec.config
+        for key, value in values.items():  # the file describes its weights; only what the user changed goes above it
+            if key not in published or published[key] != value:
                 setattr(config, key, value)
     else:
         model_type = values.pop("model_type", None)

@@ -111,7 +111,7 @@ class LanguageModel(Model):
             raise InputError("prefill: the cache already holds the whole prompt", fix="use a fresh cache (new_cache())")
         return logits
 
-    def generate(  # noqa: D417
+    def generate(
         self,
         prompt: Prompt,
         *,

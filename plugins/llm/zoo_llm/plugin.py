@@ -61,6 +61,12 @@ def zoo_evaluators() -> list[EvaluatorSpec]:
 @hookimpl
 def zoo_conformance() -> list[ConformanceSpec]:
     tiny = {
-        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300, "max_position_embeddings": 512
-    }  # fmt: skip
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 300,
+        "max_position_embeddings": 512,
+    }
     return [ConformanceSpec(name="llm", tiny={"smollm2-135m-instruct": {"overrides": tiny}})]

@@ -1,9 +1,11 @@
 """The identification objective (DuoAttention, section 2.1): one gate per kv-head between streaming and full attention, learnt by distillation.
 
-The teacher is the untouched model.  In the student every head's output is ``(1 - a) * stream(q_s, k_s, v_s) + a * full(q_t, k_t, v_t)``: the full branch is the *teacher's* own head
+The teacher is the untouched model.  In the student every head's output is ``(1 - a) * stream(q_s, k_s, v_s) + a * full(q_t, k_t, v_t)``: the full
+branch is the *teacher's* own head
 output, a constant; gradients reach a gate through the difference of the two branches and, via the residual stream, through later layers' streaming branches.
 
-The model is not patched: both passes run through an attention function registered with transformers, so any family with ordinary kv-heads works.  The teacher pass runs without
+The model is not patched: both passes run through an attention function registered with transformers, so any family with ordinary kv-heads works.
+The teacher pass runs without
 gradients and leaves its head outputs; the student pass picks them up.
 """
 
@@ -16,9 +18,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from zoo_llm.caches.plan import kv_heads, layer_count
 
 from zoo_core.errors import InputError
-from zoo_llm.caches.plan import kv_heads, layer_count
 
 NAME = "zoo_duo_identify"
 

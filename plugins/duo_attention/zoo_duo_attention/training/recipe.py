@@ -59,6 +59,7 @@ def train_heads(config: HeadsConfig) -> dict[str, Any]:
         The trainer's summary plus ``pattern`` (folder) and ``share_above_half``.
     """
     import torch
+    from zoo_llm.evaluation.text import load_text
 
     from zoo_core.loading import load
     from zoo_core.training import Trainer
@@ -66,7 +67,6 @@ def train_heads(config: HeadsConfig) -> dict[str, Any]:
     from zoo_duo_attention.patterns import write_pattern
     from zoo_duo_attention.training.data import MultiPasskeyData, PasskeyStream, pieces
     from zoo_duo_attention.training.objective import HeadGates, identification, losses, lr_factor, two_way
-    from zoo_llm.evaluation.text import load_text
 
     if config.threads:
         torch.set_num_threads(config.threads)

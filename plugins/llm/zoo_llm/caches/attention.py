@@ -149,7 +149,8 @@ def decode(group: HeadGroup, query: torch.Tensor, new: Sequence[torch.Tensor], f
 def streaming(group: HeadGroup, view: LayerView, query: torch.Tensor, new: Sequence[torch.Tensor], first: torch.Tensor | None, scale: float) -> torch.Tensor:
     """Several new tokens for streaming heads: blocks of queries see sinks, their recent window and themselves; linear in the number of new tokens.
 
-    A query at column q may see column k iff k <= q and (k is a sink of its row, or k >= q - recent); with the legacy rule the window begins at ``recent`` before
+    A query at column q may see column k iff k <= q and (k is a sink of its row, or k >= q - recent); with the legacy rule the window begins at
+    ``recent`` before
     the call instead and reaches over the whole call.
     """
     store = group.store

@@ -1,7 +1,9 @@
 """A cache layer with one token policy per kv-head, usable as a layer of a ``transformers`` cache.
 
-``update`` hands the attention function a :class:`LayerView` instead of two tensors: the decoder layer passes it through untouched, so heads may differ in length
-and no weights are reordered.  The attention function of :mod:`zoo_llm.caches.attention` computes with it and then commits the new tokens (it alone knows the padding).
+``update`` hands the attention function a :class:`LayerView` instead of two tensors: the decoder layer passes it through untouched, so heads may
+differ in length
+and no weights are reordered.  The attention function of :mod:`zoo_llm.caches.attention` computes with it and then commits the new tokens (it alone
+knows the padding).
 """
 
 from __future__ import annotations
@@ -80,7 +82,8 @@ class PolicyLayer(CacheLayerMixin):
     Args:
         policies: One policy per kv-head.
         storage: Storage format of all heads (name or object).
-        prefill: ``"streaming"`` - a streaming head sees its sinks and the last ``recent`` tokens (and itself) at every position, however the tokens are cut into
+        prefill: ``"streaming"`` - a streaming head sees its sinks and the last ``recent`` tokens (and itself) at every position, however the tokens
+        are cut into
             calls; ``"legacy"`` - upstream's rule: the first call is full attention for all heads, later calls see the whole call plus the kept tokens.
         reserve: Tokens to allocate at once for full heads.
     """

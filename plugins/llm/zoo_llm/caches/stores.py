@@ -86,7 +86,8 @@ class GrowingStore:
 class SinkRingStore:
     """Keeps the first ``sink`` tokens and the last ``recent + 1`` ones in constant memory.
 
-    One buffer of ``sink + recent + 1`` slots: sinks first, then a ring.  Token at column ``c >= sink`` lies in slot ``sink + (c - sink) % (recent + 1)``; a decode
+    One buffer of ``sink + recent + 1`` slots: sinks first, then a ring.  Token at column ``c >= sink`` lies in slot ``sink + (c - sink) % (recent +
+    1)``; a decode
     step overwrites one slot and may attend to the whole buffer without mask or copy, seeing ``sink + recent`` older tokens and itself.
 
     With left padding, row ``b`` has its sinks at columns ``first[b] ... first[b] + sink - 1``; then ring slots that hold columns before ``first[b] + sink`` are

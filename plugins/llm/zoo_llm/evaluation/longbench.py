@@ -1,6 +1,7 @@
 """LongBench-format tasks from local files.
 
-A file is JSON lines with ``input``, ``context``, ``answers``, ``dataset``, ``all_classes`` (or null) and ``_id``; a folder holds one file per task.  The benchmark's own prompt
+A file is JSON lines with ``input``, ``context``, ``answers``, ``dataset``, ``all_classes`` (or null) and ``_id``; a folder holds one file per task.
+The benchmark's own prompt
 table (``dataset2prompt.json``) and length table (``dataset2maxlen.json``) are read from ``config`` when given; without them a plain prompt is used, and the
 result says so.
 """

@@ -13,7 +13,10 @@ from zoo_core.interfaces import Sample
 from zoo_llm.evaluation.text import load_text, token_stream
 
 NEEDLE = "Remember, the best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day."
-QUESTION = " </book>.\n\nQuestion: Based on the content of the book, what is the best thing to do in San Francisco?\n\nAnswer: The best thing to do in San Francisco is"
+QUESTION = (
+    " </book>.\n\nQuestion: Based on the content of the book, what is the best thing to do in San Francisco?\n\n"
+    "Answer: The best thing to do in San Francisco is"
+)
 OPENING = "<|im_start|> This is a very long story book: <book> "
 
 

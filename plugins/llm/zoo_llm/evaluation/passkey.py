@@ -1,6 +1,7 @@
 """Passkey retrieval: a number hidden in a long text, asked for at the end, scored teacher-forced.
 
-Scoring takes the argmax at every answer token given the right prefix: an item is right when all answer tokens are.  One forward pass per item, no sampling, and it
+Scoring takes the argmax at every answer token given the right prefix: an item is right when all answer tokens are.  One forward pass per item, no
+sampling, and it
 runs through the model's composed cache, in chunks.
 """
 

@@ -1,6 +1,7 @@
 """Running text for long-context tests.
 
-The default is the reference documentation that every CPython ships (``pydoc_data.topics``, about 0.7 MB of English prose and code, PSF licence): real text without a download.
+The default is the reference documentation that every CPython ships (``pydoc_data.topics``, about 0.7 MB of English prose and code, PSF licence):
+real text without a download.
 Any folder of ``.txt`` files or one file may be given instead (essays, books).
 """
 
