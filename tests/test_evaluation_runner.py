@@ -106,6 +106,14 @@ def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     assert read_result(tmp_path)["seed"] == 1
 
 
+def test_the_same_name_loaded_differently_is_another_run(tmp_path: Path) -> None:
+    run(tmp_path)
+    other = model()
+    other.load_arguments = {"name": "adder", "weights": "random"}
+    with pytest.raises(EvaluationError, match="holds another run"):
+        run_evaluation(other, Sums(), output=tmp_path, name="sums")
+
+
 def test_result_has_intervals_and_provenance(tmp_path: Path) -> None:
     result = run(tmp_path, seed=3)
     error = result["metrics"]["error"]

@@ -14,6 +14,7 @@ from zoo_core.evaluation.features import feature_space
 from zoo_core.evaluation.images import extract_files
 from zoo_core.evaluation.metrics import Lpips, frechet_distance, pixels, psnr, ssim
 from zoo_core.evaluation.prompts import reference_images
+from zoo_core.evaluation.provenance import sha256
 from zoo_core.interfaces import Sample
 
 
@@ -52,7 +53,7 @@ class Reconstruction:
 
     def items(self, limit: int | None = None) -> Sequence[Mapping[str, Any]]:
         found = reference_images(self.images)[:limit]
-        return [{"id": path.relative_to(self.images).as_posix(), "bytes": path.stat().st_size} for path in found]
+        return [{"id": path.relative_to(self.images).as_posix(), "sha256": sha256(path)} for path in found]
 
     def generate(self, model: Any, items: Sequence[Mapping[str, Any]], folder: Path, *, seed: int) -> Iterator[Sample]:
         (folder / "images").mkdir(exist_ok=True)

@@ -95,7 +95,7 @@ def run_evaluation(
     identity = {
         "schema": SCHEMA,
         "model": model_name,
-        "load_options": provenance.plain(load_options or {}),
+        "load_options": provenance.plain(load_options or {}) if isinstance(model, str) else _arguments(model),
         "evaluator": label,
         "version": version or 1,
         "options": provenance.plain(options),
@@ -172,6 +172,11 @@ def fingerprint(items: Sequence[Mapping[str, Any]]) -> str:
 
 
 # -- the steps ---------------------------------------------------------------------------------------------------------------
+
+
+def _arguments(model: Model) -> dict[str, Any]:
+    arguments: dict[str, Any] = provenance.plain(model.load_arguments)
+    return {key: value for key, value in arguments.items() if key != "name"}
 
 
 def _load(model: Model | str, options: Mapping[str, Any]) -> Model:
