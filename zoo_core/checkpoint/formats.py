@@ -121,10 +121,15 @@ class TorchSource(TensorSource):
         import pickle
 
         self.path = path
-        self._mapped = mmap and not legacy
+        renamed = path.suffix == ".safetensors"  # torch.load would go by that name
+        self._mapped = mmap and not legacy and not renamed
         self._kept: set[str] = set()
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=self._mapped)
+            if renamed:
+                with path.open("rb") as file:
+                    loaded = torch.load(file, map_location="cpu", weights_only=True)
+            else:
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=self._mapped)
         except pickle.UnpicklingError as error:
             reason = str(error).split("\n")[0] if "GLOBAL" not in str(error) else _global_name(str(error))
             raise UnsafeFileError(

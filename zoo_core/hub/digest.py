@@ -105,17 +105,20 @@ class TrustFile:
         value = self.data.get("files", {}).get(commit, {}).get(name)
         return value if isinstance(value, dict) else None
 
-    def files(self, commit: str) -> dict[str, dict[str, Any]]:
-        value = self.data.get("files", {}).get(commit)
-        return value if isinstance(value, dict) else {}
+    def listing(self, commit: str) -> list[str] | None:
+        """All file names of the repository at this commit, when the hub was asked."""
+        value = self.data.get("listings", {}).get(commit)
+        return [str(name) for name in value] if isinstance(value, list) else None
 
-    def record(self, commit: str, files: dict[str, dict[str, Any]], revision: str | None = None) -> None:
+    def record(self, commit: str, files: dict[str, dict[str, Any]], revision: str | None = None, listing: list[str] | None = None) -> None:
         """Add what was seen; what stands there already is kept."""
         content = read_json(self.path)  # another process may have added to it
         self.data = content if isinstance(content, dict) else self.data
         known = self.data.setdefault("files", {}).setdefault(commit, {})
         for name, entry in files.items():
             known.setdefault(name, entry | {"first_seen": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        if listing is not None:
+            self.data.setdefault("listings", {})[commit] = sorted(listing)
         if revision is not None:
             self.data.setdefault("revisions", {})[revision] = commit
         with contextlib.suppress(OSError, CacheAccessError, NoSpaceError):

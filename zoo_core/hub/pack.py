@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo_core.errors import CheckpointError, ChecksumError, UnsafeFileError
+from zoo_core.errors import CheckpointError, ChecksumError, UnsafeFileError, UnsafePathError
 from zoo_core.hub.cache import atomically, disk_errors, free_bytes, locked, no_space, zoo_home
 from zoo_core.hub.digest import Hasher, remember, sha256_of
 from zoo_core.hub.names import safe_join, safe_relative
@@ -87,6 +87,8 @@ def read_pack(path: str | os.PathLike[str]) -> dict[str, Any]:
             safe_relative(entry["path"])
             if not isinstance(entry["size"], int) or not isinstance(entry["sha256"], str) or entry["size"] < 0:
                 raise ValueError(f"entry {entry['path']!r} lacks size or digest")
+    except UnsafePathError:
+        raise
     except FileNotFoundError as error:
         raise CheckpointError(f"bundle {str(path)!r} does not exist", fix="check the path") from error
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, TypeError) as error:

@@ -54,12 +54,13 @@ def from_hub(entry: WeightsEntry, context: Context) -> ResolvedWeights:
         commit = remote.commit
     files = [_File(prefix + file.path, file.size, file.sha256) for file in entry.files]
     if not files:
-        names = _names(commit, prefix, ours, theirs, trust, remote)
+        listing = list(remote.files) if remote is not None else trust.listing(commit)
+        if listing is None and not context.offline:
+            remote = _describe(ref.name, commit)
+            listing = list(remote.files)
+        names = _names(commit, prefix, listing, ours, theirs)
         if not names:
-            if context.offline:
-                raise _absent(entry, [], {}, f"no file of commit {commit[:12]} is here")
-            remote = remote or _describe(ref.name, commit)
-            names = _names(commit, prefix, ours, theirs, trust, remote)
+            raise _absent(entry, [], {}, f"its file list at commit {commit[:12]} was never fetched here")
         files = [_File(name) for name in names]
     for file in files:
         seen = trust.file(commit, file.name)
@@ -77,7 +78,7 @@ def from_hub(entry: WeightsEntry, context: Context) -> ResolvedWeights:
         for file in files:
             if file.path is not None and theirs.folder in file.path.parents:
                 file.path = ours.adopt(file.path, commit, file.name)
-    _remember_trust(files, commit, revision, trust, context)
+    _remember_trust(files, commit, revision, trust, list(remote.files) if remote is not None else None)
     if not is_commit(revision):
         ours.write_ref(revision, commit)
     for file in files:
@@ -95,24 +96,21 @@ def _describe(repo: str, revision: str) -> RemoteRepo:
     return describe(repo, revision)
 
 
-def _names(commit: str, prefix: str, ours: RepoCache, theirs: RepoCache, trust: TrustFile, remote: RemoteRepo | None) -> list[str]:
-    """The files that a load needs, when the catalogue names none: as first fetched, as the hub lists them, or what the caches hold."""
+def _names(commit: str, prefix: str, listing: list[str] | None, ours: RepoCache, theirs: RepoCache) -> list[str]:
+    """The files that a load needs, when the catalogue names none: chosen from the repository's list; without one, a cached snapshot that has weights."""
+    from zoo_core.hub.fetch import WEIGHT_SUFFIXES
     from zoo_core.hub.remote import choose_files
 
-    seen = sorted(name for name in trust.files(commit) if name.startswith(prefix))
-    if seen:
-        return seen
-    if remote is not None:
-        chosen = [prefix + name for name in choose_files([name.removeprefix(prefix) for name in remote.files if name.startswith(prefix)])]
+    if listing is not None:
+        chosen = [prefix + name for name in choose_files([name.removeprefix(prefix) for name in listing if name.startswith(prefix)])]
         if not chosen:
-            raise DownloadError(
-                f"repository {ours.repo!r} has no weights{' below ' + prefix if prefix else ''}", tried=list(remote.files)[:8], fix="check the source"
-            )
+            raise DownloadError(f"repository {ours.repo!r} has no weights{' below ' + prefix if prefix else ''}", tried=listing[:8], fix="check the source")
         return chosen
     for cache in (ours, theirs):
         folder = cache.snapshot(commit)
-        if folder.is_dir():
-            return sorted(name for path in folder.rglob("*") if path.is_file() and (name := path.relative_to(folder).as_posix()).startswith(prefix))
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+        if any(name.startswith(prefix) and name.endswith(WEIGHT_SUFFIXES) for name in names):
+            return sorted(name for name in names if name.startswith(prefix))
     return []
 
 
@@ -201,7 +199,7 @@ def _fetch_all(missing: list[_File], commit: str, repo: str, ours: RepoCache, co
             context.report.bytes["downloaded"] = context.report.bytes.get("downloaded", 0) + file.path.stat().st_size
 
 
-def _remember_trust(files: list[_File], commit: str, revision: str, trust: TrustFile, context: Context) -> None:
+def _remember_trust(files: list[_File], commit: str, revision: str, trust: TrustFile, listing: list[str] | None) -> None:
     """Record digests of files that the catalogue does not pin."""
     new = {}
     for file in files:
@@ -210,8 +208,8 @@ def _remember_trust(files: list[_File], commit: str, revision: str, trust: Trust
                 file.sha256, _ = sha256_of(file.path)
                 file.verified = "trusted-first-use"
             new[file.name] = {"sha256": file.sha256, "size": file.path.stat().st_size}
-    if new or (not is_commit(revision) and trust.commit(revision) != commit):
-        trust.record(commit, new, None if is_commit(revision) else revision)
+    if new or (listing is not None and trust.listing(commit) is None) or (not is_commit(revision) and trust.commit(revision) != commit):
+        trust.record(commit, new, None if is_commit(revision) else revision, listing)
 
 
 def _absent(entry: WeightsEntry, names: list[str], sizes: dict[str, int | None], why: str) -> OfflineError:

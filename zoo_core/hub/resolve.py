@@ -190,7 +190,7 @@ def _embedded(entry: WeightsEntry, context: Context) -> ResolvedWeights:
             found = ResolvedWeights(base, files, entry.layout, "embedded")
             found.config = _config(found, ())
             return found
-    raise WeightsError(
+    raise CheckpointError(
         f"embedded weights {entry.source.name!r} are not in the package {context.package!r}", fix=f"reinstall the plugin that brings {context.package}"
     )
 
@@ -332,7 +332,10 @@ def _detect(found: ResolvedWeights, layouts: Mapping[str, WeightsSpec] | Sequenc
     if len(weights) > 1 and index is None:
         return ""
     with open_checkpoint(index or weights[0]) as source:
-        return detect_layout(source.keys(), layouts)
+        try:
+            return detect_layout(source.keys(), layouts)
+        except CheckpointError:
+            return ""  # the builder knows its own saved form, and refuses the rest by name
 
 
 def _config(found: ResolvedWeights, layouts: Mapping[str, WeightsSpec] | Sequence[str]) -> dict[str, Any]:
