@@ -19,7 +19,7 @@ def train(
     """Train RECIPE; the same command goes on after an interruption.  Under torchrun: torchrun --nproc-per-node N -m zoo_core.cli train RECIPE ..."""
     from dataclasses import asdict
 
-    from zoo_core.config import compose
+    from zoo_core.config import build_config, read_file
     from zoo_core.registry import get_registry
     from zoo_core.specs import RecipeSpec, resolve
 
@@ -30,7 +30,8 @@ def train(
         return
     spec = registry.get("recipes", recipe)
     assert isinstance(spec, RecipeSpec)
-    checked: Any = compose(spec.config_class, file=config, overrides=settings or [], what=f"recipe {recipe}")
+    layers = [read_file(config)] if config is not None else []
+    checked: Any = build_config(spec.config_class, *layers, settings or [], name=f"recipe {recipe}")
     if show:
         typer.echo(json.dumps(asdict(checked), indent=1, default=str))
         return
