@@ -70,6 +70,21 @@ def specs(subject: Subject) -> None:
             assert len(names) == len(set(names)), f"zoo_{hook} returns one name twice"
 
 
+@check("metadata.provides", needs=("metadata.fragment", "metadata.names", "imports.plugin", "hooks.specs"))
+def provides(subject: Subject) -> None:
+    """``provides`` lists exactly what the hooks return."""
+    listed = {kind: set(map(str, entries)) for kind, entries in (subject.fragment.get("provides") or {}).items()}
+    for kind in KINDS:
+        if kind == "models":
+            extra = {spec.name for spec in subject.specs("models")} - set(subject.models)
+            assert not extra, f"the hook zoo_models gives {sorted(extra)}, which registry.yaml does not list"
+            continue
+        given = {spec.name for spec in subject.specs(kind)}
+        missing, surplus = given - listed.get(kind, set()), listed.get(kind, set()) - given
+        assert not missing, f"the hook zoo_{kind} gives {sorted(missing)}, which provides.{kind} does not list"
+        assert not surplus, f"provides.{kind} lists {sorted(surplus)}, which the hook zoo_{kind} does not give"
+
+
 def _all_targets(subject: Subject) -> list[str]:
     if subject.probe.get("plugin_error"):
         raise Skipped("the plugin module cannot be imported")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -79,8 +80,9 @@ def options(subject: Subject, item: str) -> None:
     """Unknown options and values out of range are refused."""
     handle = subject.handle(item)
     refuses(f"{item}: generate(no_such_option=1)", lambda: handle.generate(TEXT, max_new_tokens=2, no_such_option=1))
-    for values in ({"max_new_tokens": 0}, {"max_new_tokens": -1}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}):
-        refuses(f"{item}: generate({values})", lambda values=values: handle.generate(TEXT, **{"max_new_tokens": 2, **values}))
+    bad: tuple[dict[str, Any], ...] = ({"max_new_tokens": 0}, {"max_new_tokens": -1}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5})
+    for values in bad:
+        refuses(f"{item}: generate({values})", functools.partial(handle.generate, TEXT, **{"max_new_tokens": 2, **values}))
     refuses(f"{item}: generate([])", lambda: handle.generate([], max_new_tokens=2))
     refuses(f"{item}: generate(3)", lambda: handle.generate(3, max_new_tokens=2))
 

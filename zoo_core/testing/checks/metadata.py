@@ -96,7 +96,8 @@ def licence(subject: Subject) -> None:
 @check("metadata.files", needs=("metadata.fragment",))
 def files(subject: Subject) -> str | None:
     """Weight files name a known kind of source, stay in their folder, and are pinned whole (commit, size, SHA-256) or not at all."""
-    loose, seen = [], 0
+    loose: list[str] = []
+    seen = 0
     for name, entry in subject.models.items():
         weights = entry.get("weights") or []
         assert weights or entry.get("status") == "config-only", f"model {name!r} is {entry.get('status')} but lists no weights"
@@ -153,21 +154,6 @@ def recognises(subject: Subject) -> None:
     for rule in rules:
         assert rule.get("model") in subject.models, f"recognises: {rule.get('model')!r} is no model of this plugin"
         assert rule.get("file"), f"recognises: the rule for {rule.get('model')!r} names no file"
-
-
-@check("metadata.provides", needs=("metadata.fragment", "metadata.names", "imports.plugin"))
-def provides(subject: Subject) -> None:
-    """``provides`` lists exactly what the hooks return."""
-    listed = {kind: set(map(str, entries)) for kind, entries in (subject.fragment.get("provides") or {}).items()}
-    for kind in KINDS:
-        if kind == "models":
-            extra = {spec.name for spec in subject.specs("models")} - set(subject.models)
-            assert not extra, f"the hook zoo_models gives {sorted(extra)}, which registry.yaml does not list"
-            continue
-        given = {spec.name for spec in subject.specs(kind)}
-        missing, surplus = given - listed.get(kind, set()), listed.get(kind, set()) - given
-        assert not missing, f"the hook zoo_{kind} gives {sorted(missing)}, which provides.{kind} does not list"
-        assert not surplus, f"provides.{kind} lists {sorted(surplus)}, which the hook zoo_{kind} does not give"
 
 
 @check("metadata.schema", needs=("metadata.",))

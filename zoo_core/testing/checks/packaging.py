@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
+from email.message import Message
+from typing import cast
 
 from zoo_core.testing.checks import check
 from zoo_core.testing.results import Skipped
@@ -30,7 +32,7 @@ def typed(subject: Subject) -> None:
 @check("packaging.licence")
 def licence(subject: Subject) -> None:
     """The distribution names its licence and carries the text."""
-    metadata = subject.distribution.metadata
+    metadata = cast("Message", subject.distribution.metadata)
     named = metadata.get("License-Expression") or metadata.get("License") or any("License ::" in line for line in metadata.get_all("Classifier") or ())
     assert named, 'the distribution names no licence (pyproject: license = "Apache-2.0")'
     in_source = subject.source is not None and any(subject.source.glob("LICEN[CS]E*"))
@@ -40,7 +42,8 @@ def licence(subject: Subject) -> None:
 @check("packaging.readme")
 def readme(subject: Subject) -> None:
     """The distribution has a long description (its README, which is also the model card page)."""
-    body = subject.distribution.metadata.get_payload() if not subject.distribution.metadata.get("Description") else subject.distribution.metadata["Description"]
+    metadata = cast("Message", subject.distribution.metadata)
+    body = metadata.get("Description") or metadata.get_payload()
     assert str(body or "").strip(), 'the long description is empty (pyproject: readme = "README.md")'
 
 
