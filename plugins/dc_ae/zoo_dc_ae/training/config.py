@@ -29,6 +29,8 @@ class LossConfig:
         detail: Mean absolute error of the levels of a Laplacian pyramid (edges at every scale): stands in for the perceptual loss of the paper, whose network
             weights cannot come with this package.
         lpips: Perceptual loss of torchmetrics; needs its network weights on this machine.
+        trunk, trunk_limit: Penalty on stage outputs whose root mean square exceeds the limit.  Nothing in the architecture bounds the trunk; without this it grew to
+            1e5 within 1000 steps while the normalised branches stayed near 1, and the network had become linear.
         gan: Hinge loss of the patch critic (phase 3).
     """
 
@@ -36,6 +38,8 @@ class LossConfig:
     l2: float = 1.0
     detail: float = 1.0
     lpips: float = 0.0
+    trunk: float = 0.02
+    trunk_limit: float = 3.0
     gan: float = 0.02
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,11 @@ def reconstruction_loss(output: Tensor, target: Tensor, weights: LossConfig, lpi
         parts["lpips"] = lpips(output.float().clamp(-1, 1), target.float())
     total = sum(getattr(weights, name) * value for name, value in parts.items())
     return {"loss": total, **{name: value.detach() for name, value in parts.items()}}  # type: ignore[dict-item]
+
+
+def trunk_excess(streams: Sequence[Tensor], limit: float) -> Tensor:
+    """Sum over the stages' outputs of how far their root mean square exceeds ``limit``: keeps the trunk on the scale of the normalised branches."""
+    return torch.stack([F.relu(stream.float().square().mean().sqrt() - limit) for stream in streams]).sum()
 
 
 class PatchCritic(nn.Module):

@@ -23,11 +23,11 @@ from zoo_core.errors import ConfigError
 from zoo_core.training import Batches, Trainer, load_weights
 from zoo_core.training.state import TrainState
 from zoo_dc_ae.autoencoder import DCAE
-from zoo_dc_ae.layers import RMSNorm2d
+from zoo_dc_ae.layers import Downsample, RMSNorm2d, Upsample
 from zoo_dc_ae.training import evaluate as measures
 from zoo_dc_ae.training.config import AutoencoderTrainConfig
 from zoo_dc_ae.training.data import Augment, load_pictures
-from zoo_dc_ae.training.losses import PatchCritic, critic_loss, make_lpips, reconstruction_loss
+from zoo_dc_ae.training.losses import PatchCritic, critic_loss, make_lpips, reconstruction_loss, trunk_excess
 
 
 def run(config: AutoencoderTrainConfig) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def run(config: AutoencoderTrainConfig) -> dict[str, Any]:
         world_size=world,
     )
     modules: dict[str, nn.Module] = {"autoencoder": model}
-    optimisers: dict[str, torch.optim.Optimizer] = {"autoencoder": _optimiser(config, [p for _, p in trained])}
+    optimisers: dict[str, torch.optim.Optimizer] = {"autoencoder": _optimiser(config, model, trained)}
     if config.phase == 3:
         modules["critic"] = PatchCritic().to(memory_format=torch.channels_last)
         optimisers["critic"] = torch.optim.AdamW(modules["critic"].parameters(), config.critic_lr, betas=(0.5, 0.9), weight_decay=0.0)
@@ -117,7 +117,11 @@ class _Step:
         if config.loss.lpips and self.lpips is None:
             self.lpips = make_lpips(state.device)
         if self.critic is None:
-            return reconstruction_loss(self.model(images), images, config.loss, self.lpips)
+            taps: dict[str, Tensor] = {}
+            latents = self.model.encode(images, taps)
+            parts = reconstruction_loss(self.model.decode(latents, taps), images, config.loss, self.lpips)
+            stream = trunk_excess([latents, *taps.values()], config.loss.trunk_limit)
+            return {**parts, "loss": parts["loss"] + config.loss.trunk * stream, "trunk": stream.detach()}
         with torch.no_grad():
             latents = self.model.encode(images)
         output = self.model.decode(latents)
@@ -129,14 +133,29 @@ class _Step:
         return {"loss/autoencoder": total, "loss/critic": against, **parts}
 
 
-def _optimiser(config: AutoencoderTrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _optimiser(config: AutoencoderTrainConfig, model: DCAE, trained: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    """Muon for the branches; a fifth of its rate for the trunk (resampling and border convolutions), which no norm follows; four times for norms and biases.
+
+    The trunk needs the small rate: its scale is free (the decoder ends in a norm), and when it grows the normalised branches fade and the network turns linear.
+    """
+    parameters = [p for _, p in trained]
     if config.optimiser == "adamw":
         return torch.optim.AdamW(parameters, config.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     from zoo_core.training.muon import Muon
 
-    thin = [p for p in parameters if p.ndim == 4 and min(p.shape[0], p.shape[1]) <= 3]  # picture channels, depthwise
+    trunk_convolutions = {m.conv for m in model.modules() if isinstance(m, Downsample | Upsample)}
+    trunk_convolutions |= {model.encoder.conv_out, model.decoder.conv_in, model.encoder.conv_in, model.decoder.conv_out}
+    trunk = {id(p) for m in trunk_convolutions for p in m.parameters() if p.ndim == 4}
+    thin = {id(p) for p in parameters if p.ndim == 4 and min(p.shape[0], p.shape[1]) <= 3}  # picture channels, depthwise
     shared = int(os.environ.get("WORLD_SIZE", 1)) > 1 and config.parallel == "replicate"
-    return Muon(parameters, adamw=thin, lr=config.lr, shared=shared)
+    optimiser = Muon(
+        [p for p in parameters if id(p) not in trunk - thin], adamw=[p for p in parameters if id(p) in thin], lr=config.lr, weight_decay=0.05, shared=shared
+    )
+    optimiser.param_groups[-1]["lr"] = 4 * config.lr
+    slow = [p for p in parameters if id(p) in trunk - thin]
+    if slow:
+        optimiser.add_param_group({"params": slow, "muon": True, "weight_decay": 0.05, "lr": 0.2 * config.lr})
+    return optimiser
 
 
 def _compile_norms(model: nn.Module) -> None:
