@@ -15,30 +15,32 @@ from zoo_core.errors import ConfigError
 from zoo_core.names import near_misses
 
 Overrides = Iterable[str] | Mapping[str, Any] | None
+"""``["encoder.depths=[0,1]", "steps=3"]`` or a mapping, whose keys may be dotted."""
 
 
-def compose(
-    config_class: Any, *, values: Mapping[str, Any] | None = None, file: str | Path | None = None, overrides: Overrides = None, what: str = "config"
-) -> Any:
-    """A checked configuration.
+def build_config(config_class: Any, *layers: Overrides, name: str = "config") -> Any:
+    """A checked configuration: the class's defaults, then every layer over the ones before.
 
     Args:
-        config_class: Dataclass, target string of one, or None for a plain mapping (whose known keys are those of ``values``).
-        values: Differences from the defaults, as the catalogue has them.
-        file: YAML or JSON file with more differences.
-        overrides: ``["encoder.depths=[0,1]", "steps=3"]`` or a mapping, whose keys may be dotted.
-        what: Name for messages.
+        config_class: Dataclass, target string of one, or None for a plain mapping (its known keys and types are then those of the first layer).
+        layers: Mappings, or lists of ``key=value``; None is skipped.
+        name: What it is for, for messages.
 
     Returns:
         An instance of ``config_class``, or a dict.
 
     Raises:
-        ConfigError: Unknown key, wrong type, malformed override, unreadable file.
+        ConfigError: Unknown key, wrong type, malformed override.
 
-    >>> from zoo_core.training.config import TrainConfig
-    >>> compose(TrainConfig, overrides=["stepz=3"])  # doctest: +ELLIPSIS, +IGNORE_EXCEPTION_DETAIL
+    >>> from dataclasses import dataclass
+    >>> @dataclass
+    ... class Settings:
+    ...     steps: int = 20
+    >>> build_config(Settings, ["steps=3"])
+    Settings(steps=3)
+    >>> build_config(Settings, ["stepz=3"])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ConfigError: config: unknown key 'stepz' ...
+    zoo_core.errors.ConfigError: config: unknown key 'stepz'...
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -47,33 +49,32 @@ def compose(
         from zoo_core.specs import resolve
 
         config_class = resolve(config_class)
-    layers = [("its entry", dict(values or {}))] if config_class is not None else []
-    if file is not None:
-        layers.append((str(file), read_file(file)))
-    layers += override_layers(overrides)
+    base: dict[str, Any] = {}
+    if config_class is None and layers and isinstance(layers[0], Mapping):
+        base, layers = dict(layers[0]), layers[1:]
     try:
-        config = OmegaConf.structured(config_class) if config_class is not None else OmegaConf.create(dict(values or {}))
-        if config_class is None:
-            OmegaConf.set_struct(config, True)
+        config: Any = OmegaConf.structured(config_class) if config_class is not None else OmegaConf.create(base)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{what}: its configuration class cannot be used: {_line(error)}", fix="report it to the plugin's author") from error
-    for source, layer in layers:
-        _check_keys(config, layer, what, source)
+        raise ConfigError(f"{name}: its configuration class cannot be used: {_line(error)}", fix="report it to the plugin's author") from error
+    if config_class is None:
+        OmegaConf.set_struct(config, True)
+    for source, layer in (item for given in layers for item in override_layers(given)):
+        _check_keys(config, layer, name, source)
+        if config_class is None:
+            _check_types(base, layer, name, source)
         try:
             config = OmegaConf.merge(config, layer)
         except OmegaConfBaseException as error:
-            raise _typed(error, config, layer, what, source) from error
-        if config_class is None:
-            _check_types(values or {}, layer, what, source)
+            raise _typed(error, config, layer, name, source) from error
     try:
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", "") or ""
-        raise ConfigError(f"{what}: {key}: {_line(error)}", fix=f"give {key}=..." if key else None, key=key) from error
+        key = str(getattr(error, "full_key", "") or "")
+        raise ConfigError(f"{name}: {key}: {_line(error)}", fix=f"give {key}=..." if key else None, key=key) from error
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:  # raised by the dataclass's own __post_init__
-        raise ConfigError(f"{what}: {_line(error)}", fix="correct the values") from error
+        raise ConfigError(f"{name}: {_line(error)}", fix="correct the values") from error
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def override_layers(overrides: Overrides) -> list[tuple[str, dict[str, Any]]]:
     if isinstance(overrides, str):
         overrides = [overrides]
     if isinstance(overrides, Mapping):
-        return [(key, nested(key, value)) for key, value in overrides.items()]
+        return [(str(key), nested(key, value)) for key, value in overrides.items()]
     layers = []
     for text in overrides:
         key, equals, value = str(text).partition("=")

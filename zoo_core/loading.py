@@ -88,9 +88,10 @@ def load(
         registry.activate(plugin.name)
         layouts: dict[str, WeightsSpec] = {layout: registry.get("weights", layout) for layout in spec.layouts}  # type: ignore[misc]
     with timed(report, "config"):
-        from zoo_core.config import compose
+        from zoo_core.config import build_config, read_file
 
-        config = compose(spec.config_class, values=spec.config, file=config_file, overrides=overrides, what=f"model {spec.name!r}")
+        file = read_file(config_file) if config_file is not None else None
+        config = build_config(spec.config_class, dict(spec.config), file, overrides, name=f"model {spec.name!r}")
     with timed(report, "import"):
         import torch
 

@@ -248,13 +248,10 @@ class ZooRegistry:
                 result[name] = {**card, "installed": False}
         return {name: card for name, card in sorted(result.items()) if installed is None or card["installed"] == installed}
 
-    def conflicts(self) -> dict[str, list[str]]:
-        """``"kind/name"`` -> distributions that claim it."""
-        found = {f"models/{name}": owners for name, owners in self._cards.conflicts().items()}
-        for kind in fragments.KIND_NAMES:
-            if kind not in ("models", "parity"):
-                found.update({f"{kind}/{name}": owners for name, owners in self._table(kind).conflicts().items()})
-        return found
+    def conflicts(self, *kinds: str) -> dict[str, list[str]]:
+        """``"kind/name"`` -> distributions that claim it, for the given kinds (default: all whose names are global)."""
+        tables = {kind: self._cards if kind == "models" else self._table(kind) for kind in kinds or fragments.KIND_NAMES if kind != "parity"}
+        return {f"{kind}/{name}": owners for kind, table in tables.items() for name, owners in table.conflicts().items()}
 
     def card(self, name: str | Reference) -> dict[str, Any]:
         """The catalogue entry of a model, installed or not, with its variant merged in.

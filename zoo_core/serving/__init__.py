@@ -1,0 +1,1 @@
+"""HTTP front over model handles; see :mod:`zoo_core.serving.server`."""
