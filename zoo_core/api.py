@@ -1,4 +1,4 @@
-"""What programs ask the catalogue: :func:`list_models`, :func:`info`, :func:`search`, :func:`fit`.  No torch is imported (except by ``fit`` to see accelerators)."""
+"""What programs ask the catalogue: :func:`list_models`, :func:`info`, :func:`search`, :func:`fit` (only the last imports torch, to see accelerators)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def search(words: str) -> list[dict[str, Any]]:
 def fit(
     name: str, *, height: int | None = None, width: int | None = None, batch: int = 1, length: int | None = None, dtype: str | None = None
 ) -> dict[str, Any]:
-    """Whether a model with these settings fits this machine: ``{"estimate", "places", "fits", "alternatives"}``; see :mod:`zoo_core.fit`."""
+    """Whether it fits this machine: ``{"estimate", "places", "fits", "alternatives"}``; see :mod:`zoo_core.fit`."""
     from zoo_core.fit import alternatives, estimate, judge, places
 
     card = get_registry().card(name)

@@ -1,7 +1,7 @@
 """The merged catalogue that ships with the core: what exists, also where its plugin is not installed, and how to install it here.
 
-``zoo_core/data/registry.json`` is compiled by ``zoo registry build`` from the plugins' fragments; ``zoo_core/data/papers.json`` names the plugins of the project, also
-those whose models are not in the catalogue yet.
+``zoo_core/data/registry.json`` is compiled by ``zoo registry build`` from the plugins' fragments; ``zoo_core/data/papers.json`` names the plugins of the
+project, also those whose models are not in the catalogue yet.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def core_folder() -> str | None:
 def install_command(plugin: str, distribution: str = "") -> str:
     """The command that installs a plugin into *this* installation.
 
-    From a checkout: ``pip install "<folder>[sana]"`` (with ``-e`` where the core is editable); from an index: ``pip install "zoo-core[sana]"``; a plugin that is not one
-    of ours: ``pip install <distribution>``.
+    From a checkout: ``pip install "<folder>[sana]"`` (with ``-e`` where the core is editable); from an index: ``pip install "zoo-core[sana]"``;
+    a plugin that is not one of ours: ``pip install <distribution>``.
     """
     distribution = distribution or papers().get(plugin, {}).get("distribution", f"zoo-{plugin}")
     if not first_party(distribution):

@@ -1,7 +1,7 @@
 """Configurations: defaults of a dataclass < the model's entry (variant merged in) < a file < ``key=value``; checked by OmegaConf.
 
-Everything is applied to a copy first: an unknown or ill-typed key raises :class:`~zoo_core.errors.ConfigError` with the nearest valid key and the allowed type, and nothing
-is half-applied.
+Everything is applied to a copy first: an unknown or ill-typed key raises :class:`~zoo_core.errors.ConfigError` with the nearest valid key and the
+allowed type, and nothing is half-applied.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which plugins are installed: entry points of the group ``zoo.plugins``, read as data.
 
-The folders on ``sys.path`` are searched for ``*.dist-info/entry_points.txt`` directly (importing :mod:`importlib.metadata` alone costs more than the whole scan);
-archives on the path go through :mod:`importlib.metadata`.  The package is found with ``find_spec`` on its *top-level* name, which imports nothing, and the fragment
-in it is read.  No plugin code runs here.
+The folders on ``sys.path`` are searched for ``*.dist-info/entry_points.txt`` directly (importing :mod:`importlib.metadata` alone costs more than the
+whole scan); archives on the path go through :mod:`importlib.metadata`.  The package is found with ``find_spec`` on its *top-level* name, which imports
+nothing, and the fragment in it is read.  No plugin code runs here.
 """
 
 from __future__ import annotations

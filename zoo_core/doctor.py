@@ -36,7 +36,7 @@ def examine(*, activate: bool = True) -> Iterator[Finding]:
     except ZooError as error:
         yield Finding("fail", error.what, error.fix or "")
         return
-    yield Finding("ok" if os.path.exists(settings_path()) else "ok", f"settings: {settings_path()}" + ("" if os.path.exists(settings_path()) else " (none)"))
+    yield Finding("ok", f"settings: {settings_path()}" + ("" if os.path.exists(settings_path()) else " (none)"))
     yield from plugins(registry, activate)
     yield from caches()
     yield from machine()

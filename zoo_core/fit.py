@@ -6,8 +6,8 @@ The formula (all coefficients stand below ``memory:`` in the card; what is absen
     total      = weights + fixed_bytes
                + batch * (per_batch_bytes + per_pixel_bytes * height * width + per_token_bytes * length)
 
-``per_pixel_bytes`` is the peak of activations per picture pixel (for latent models: of the largest stage, the decoder); ``per_token_bytes`` the key-value cache per token;
-activations are scaled like the weights when ``dtype`` differs.
+``per_pixel_bytes`` is the peak of activations per picture pixel (for latent models: of the largest stage, the decoder); ``per_token_bytes`` the
+key-value cache per token; activations are scaled like the weights when ``dtype`` differs.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ TOP: dict[str, tuple[type, ...]] = {
 MODEL: dict[str, tuple[type, ...]] = {
     "task": TEXT, "summary": TEXT, "aliases": SEQUENCE, "status": TEXT, "parameters": NUMBER, "build": TEXT, "config_class": TEXT, "config": MAPPING,
     "layouts": SEQUENCE, "weights": SEQUENCE, "licence": MAPPING, "precision": MAPPING, "memory": MAPPING, "defaults": MAPPING, "run": MAPPING,
-    "trained": MAPPING, "tags": SEQUENCE, "variants": MAPPING, "requires": SEQUENCE, "reported": MAPPING, "paper": MAPPING, "notes": (str, list), "links": MAPPING,
-    "limits": (str, list, dict), "languages": SEQUENCE, "options": MAPPING, "base": TEXT,
+    "trained": MAPPING, "tags": SEQUENCE, "variants": MAPPING, "requires": SEQUENCE, "reported": MAPPING, "paper": MAPPING, "notes": (str, list),
+    "links": MAPPING, "limits": (str, list, dict), "languages": SEQUENCE, "options": MAPPING, "base": TEXT,
 }  # fmt: skip
 STRINGS = ("aliases", "layouts", "tags", "requires")
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping", list: "a list", type(None): "nothing"}
@@ -121,8 +121,8 @@ def check(data: Any, path: str) -> dict[str, Any]:
         for required in ("task", "build"):
             if required not in entry and required not in defaults:
                 raise SpecError(
-                    f"{path}: {where}.{required} is missing (expected text)", fix=f"add it there or below defaults", file=path, key=f"{where}.{required}"
-                )  # noqa: F541
+                    f"{path}: {where}.{required} is missing (expected text)", fix="add it there or below defaults", file=path, key=f"{where}.{required}"
+                )
         status = entry.get("status", defaults.get("status", "published"))
         if status not in STATUSES:
             raise SpecError(f"{path}: {where}.status is {status!r}", fix=f"one of {', '.join(STATUSES)}", file=path, key=f"{where}.status")

@@ -37,7 +37,7 @@ def load(
     compile: bool | Mapping[str, Any] = False,
     offline: bool | None = None,
     overrides: Overrides = None,
-    config_file: str | os.PathLike[str] | None = None,
+    config_file: str | Path | None = None,
     progress: Any = None,
     **options: Any,
 ) -> Model:

@@ -145,13 +145,14 @@ Handler = Callable[[ParityCase], Iterable[Check]]
 
 
 def find_handler(plugin: str, kind: str, registry: Any = None) -> Handler:
-    """The handler that ``plugin`` registered for ``kind``; :class:`ParityError` when it has none."""
+    """The handler that ``plugin`` registered for ``kind``; :class:`ParityError` when it has none, the registry's own error when the plugin cannot be used."""
     from zoo_core.specs import resolve
 
     if registry is None:
         from zoo_core.registry import get_registry
 
         registry = get_registry()
+    registry.plugin(plugin)  # unknown, not installed or broken: its own error
     try:
         spec = registry.get("parity", kind, plugin=plugin)
     except UnknownNameError as error:

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF009 - target_field() is dataclasses.field()
 """Frozen records that plugins register.
 
 A *target* is a string ``"package.module:attribute"``: nothing is imported until it is used.  Specs hold data and targets only, so a

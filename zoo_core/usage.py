@@ -23,8 +23,8 @@ METHODS = {
     "motion-prediction": "predict",
 }
 """Task -> the method that does it."""
-OUTPUTS = {"text-to-image": "png", "class-to-image": "png", "image-autoencoder": "png", "causal-lm": "txt", "vision-language": "txt", "semantic-segmentation": "png",
-           "motion-prediction": "json"}  # fmt: skip
+OUTPUTS = {"text-to-image": "png", "class-to-image": "png", "image-autoencoder": "png", "causal-lm": "txt", "vision-language": "txt",
+           "semantic-segmentation": "png", "motion-prediction": "json"}  # fmt: skip
 
 
 def method_of(model: Any) -> Callable[..., Any]:

@@ -2,9 +2,9 @@
 
 Exit codes: 0 done, 1 a check failed, 2 the user can repair it, 130 interrupted.  An error of the zoo prints no traceback (``ZOO_DEBUG=1`` shows it).
 
-Importing typer costs about 170 ms here, which alone is more than ``zoo list`` may take as a whole process (150 ms).  Therefore ``list``, ``info``, ``search``, ``plugins``,
-``--version`` and completion are dispatched by :mod:`zoo_core.cli.fast` when their arguments are plain; anything else, also a mistake in them, goes to typer, whose
-commands call the same functions.
+Importing typer costs about 170 ms here, which alone is more than ``zoo list`` may take as a whole process (150 ms).  Therefore ``list``, ``info``,
+``search``, ``plugins``, ``--version`` and completion are dispatched by :mod:`zoo_core.cli.fast` when their arguments are plain; anything else, also a
+mistake in them, goes to typer, whose commands call the same functions.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ def fit_command(
     print(f"  weights {size(e['weights_bytes'])}, activations {size(e['activation_bytes'])}, cache {size(e['cache_bytes'])}, fixed {size(e['fixed_bytes'])}")
     for place in found["places"]:
         print(
-            f"  {place['device']} ({place['name']}): {size(place['available_bytes'])} free of {size(place['memory_bytes'])}: {'fits' if place['fits'] else 'too small'}"
+            f"  {place['device']} ({place['name']}): {size(place['available_bytes'])} free of {size(place['memory_bytes'])}: "
+            + ("fits" if place["fits"] else "too small")
         )
     for other in found["alternatives"]:
         print(f"  would fit: {other['change']} ({size(other['total_bytes'])})")

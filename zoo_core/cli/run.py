@@ -53,7 +53,7 @@ def run(
         print(f"warning: {warning}", file=sys.stderr)
     begin = time.perf_counter()
     if model.task == "causal-lm" and not as_json and output is None and hasattr(model, "stream") and prompt:
-        usage.check_options(model, model.generate, options)
+        usage.check_options(model, usage.method_of(model), options)
         for piece in model.stream(prompt, **options):
             print(piece, end="", flush=True)
         print()

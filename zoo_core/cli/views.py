@@ -157,6 +157,6 @@ def show_plugins(*, as_json: bool = False, provides: bool = False) -> int:
 def describe(plugin: Any) -> dict[str, Any]:
     """A plugin as data."""
     return {
-        "name": plugin.name, "state": plugin.state, "reason": plugin.reason, "distribution": plugin.distribution, "version": plugin.version, "module": plugin.module,
-        "origin": plugin.origin, "models": list(plugin.fragment.get("models", ())), "provides": plugin.fragment.get("provides", {}), "remarks": plugin.remarks,
+        "name": plugin.name, "state": plugin.state, "reason": plugin.reason, "distribution": plugin.distribution, "version": plugin.version,
+        "module": plugin.module, "origin": plugin.origin, "models": list(plugin.fragment.get("models", ())), "provides": plugin.fragment.get("provides", {}), "remarks": plugin.remarks,
     }  # fmt: skip
