@@ -163,9 +163,13 @@ class Subject:
 
     # -- models --------------------------------------------------------------------------------------------------------------
 
+    def tiny_models(self) -> list[str]:
+        """Models with a declared tiny form (keys with a colon, ``"cache:duo"``, are options of other parts)."""
+        return [name for name in self.conformance.tiny if ":" not in name]
+
     def small_models(self) -> list[str]:
         """Models that can be run here: those with a tiny form, and those whose weights are embedded."""
-        names = list(self.conformance.tiny)
+        names = self.tiny_models()
         return names + [name for name, entry in self.models.items() if entry.get("status") == "embedded" and name not in names]
 
     def options(self, name: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ LIMIT_BYTES = 512 * 2**20
 
 def tiny(subject: Subject) -> list[str]:
     """Models with a declared tiny form."""
-    names = list(subject.conformance.tiny)
+    names = subject.tiny_models()
     if not names:
         raise Skipped("the hook zoo_conformance declares no tiny model")
     return names
