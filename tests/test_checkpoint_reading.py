@@ -57,7 +57,7 @@ def test_mapped_tensors_outlive_the_source_and_never_write_to_the_file(tmp_path:
 
 
 def test_torch_files_zip_and_legacy_are_unwrapped(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "new.pt")
+    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": 3, "step": torch.tensor(5)}, tmp_path / "new.pt")
     torch.save({"a": torch.ones(2)}, tmp_path / "old.bin", _use_new_zipfile_serialization=False)
     new, old = open_checkpoint(tmp_path / "new.pt"), open_checkpoint(tmp_path / "old.bin")
     assert new.keys() == ["a"] and new.metadata() == {"epoch": 3, "unwrapped": "state_dict"}

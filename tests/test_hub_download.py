@@ -438,6 +438,24 @@ def test_pin_gives_commit_and_digests(hub: FakeHub) -> None:
         pin("hf://org/model", ["absent.bin"])
 
 
+def test_a_stalled_connection_times_out_and_resumes(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo_core.hub.fetch import Patience
+
+    defaults = Patience.__init__.__defaults__
+    assert defaults is not None
+    monkeypatch.setattr(Patience.__init__, "__defaults__", (*defaults[:4], 0.3, defaults[5]))
+    hub.misbehave("model.safetensors", Fault(hang_at=200_000))
+    assert resolve_weights(model_spec()).files["model.safetensors"].read_bytes() == DATA
+    assert hub.downloads("model.safetensors")[1].range == "bytes=200000-"
+
+
+def test_the_token_goes_to_the_hub_and_nowhere_else(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    resolve_weights(model_spec())
+    sent = {request.path.split("/")[1]: request.authorization for request in hub.requests}
+    assert sent == {"api": "Bearer hf_secret", "org": "Bearer hf_secret", "cdn": None}
+
+
 def test_subfolder_of_a_repository(hub: FakeHub) -> None:
     hub.add("org/parts", {"vae/config.json": CONFIG, "vae/model.safetensors": DATA, "vae/model.bin": b"y" * 2000, "unet/model.safetensors": DATA})
     found = resolve_weights(model_spec(), weights="hf://org/parts/vae")

@@ -145,7 +145,7 @@ class TorchSource(TensorSource):
 
     def _unwrap(self, loaded: Any) -> dict[str, torch.Tensor]:
         for _ in range(3):
-            if isinstance(loaded, Mapping) and not any(isinstance(value, torch.Tensor) for value in loaded.values()):
+            if isinstance(loaded, Mapping):
                 inner = next((name for name in self.WRAPPERS if isinstance(loaded.get(name), Mapping)), None)
                 if inner is not None:
                     self._extra |= {str(key): value for key, value in loaded.items() if isinstance(value, (str, int, float))} | {"unwrapped": inner}
