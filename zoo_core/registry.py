@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zoo_core import catalog, discovery
@@ -100,6 +101,12 @@ class ZooRegistry:
                     self.manager.activate(plugin)
         return plugin
 
+    def _refuse_unusable(self, has: Callable[[dict[str, Any]], bool]) -> None:
+        """A name that only a broken or incompatible plugin has is answered with that plugin's error."""
+        for plugin in self._plugins.values():
+            if not plugin.usable and has(plugin.fragment):
+                raise_state(plugin)
+
     # -- models --------------------------------------------------------------------------------------------------------------
 
     def models(self, *, installed: bool | None = None) -> dict[str, dict[str, Any]]:
@@ -134,8 +141,10 @@ class ZooRegistry:
         elif ref.name in catalog.cards() or ref.name in catalog.aliases():
             card = {**catalog.cards()[catalog.aliases().get(ref.name, ref.name)], "installed": False}
         elif ref.name in catalog.announced():
+            self._refuse_unusable(lambda fragment: ref.name in fragment.get("models", {}))
             raise not_released(f"model {ref.name!r}", catalog.announced()[ref.name])
         else:
+            self._refuse_unusable(lambda fragment: ref.name in fragment.get("models", {}))
             raise unknown("models", ref.name, [*self._cards, *catalog.cards(), *catalog.aliases(), *catalog.announced()])
         return with_variant(card, ref.variant)
 
@@ -216,6 +225,7 @@ class ZooRegistry:
                 raise unknown(kind, name, specs)
             return specs[name]
         if name not in table:
+            self._refuse_unusable(lambda fragment: name in fragment.get("provides", {}).get(kind, ()))
             for fragment in catalog.catalogue().values():
                 if name in fragment.get("provides", {}).get(kind, ()):
                     if fragment["plugin"] in self._plugins:

@@ -158,5 +158,6 @@ def describe(plugin: Any) -> dict[str, Any]:
     """A plugin as data."""
     return {
         "name": plugin.name, "state": plugin.state, "reason": plugin.reason, "distribution": plugin.distribution, "version": plugin.version,
-        "module": plugin.module, "origin": plugin.origin, "models": list(plugin.fragment.get("models", ())), "provides": plugin.fragment.get("provides", {}), "remarks": plugin.remarks,
+        "module": plugin.module, "origin": plugin.origin,
+        "models": list(plugin.fragment.get("models", ())), "provides": plugin.fragment.get("provides", {}), "remarks": plugin.remarks,
     }  # fmt: skip

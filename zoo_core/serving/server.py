@@ -1,7 +1,8 @@
 """``zoo serve``: one model behind OpenAI-compatible paths, on the standard library's HTTP server.
 
 ``GET /health``, ``GET /v1/models``, ``POST /v1/images/generations``, ``/v1/completions``, ``/v1/chat/completions`` (with ``"stream": true`` as
-server-sent events).  One request runs at a time; others wait.  Meant for one machine: it listens on the loopback address unless told otherwise; an API key can be asked for.
+server-sent events).  One request runs at a time; others wait.
+Meant for one machine: it listens on the loopback address unless told otherwise; an API key can be asked for.
 """
 
 from __future__ import annotations
