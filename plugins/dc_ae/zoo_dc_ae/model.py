@@ -74,7 +74,7 @@ class Autoencoder(Model):
             images: Any floating dtype, any device; moved and cast to the model's.
             pad: Extend sides that are not multiples of ``ratio`` by reflection at right and bottom (the latent then has the rounded-up size).
             tiling: ``"auto"`` (``"window"`` above 2048 pixels, else off), ``"off"``, ``"window"`` or ``"upstream"`` (see :mod:`zoo_dc_ae.tiling`).
-            tile, stride: In pixels; default 1024 (512 for ``"upstream"``), and half (7/8) of it.
+            tile, stride: In pixels; default 1024 (512 for ``"upstream"``), and 3/4 (7/8) of it.
             taps: Receives the output of every encoder stage (untiled only).
 
         Raises:

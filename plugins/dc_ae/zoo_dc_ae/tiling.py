@@ -30,7 +30,7 @@ class Tiles:
     """Size and spacing in picture pixels (height, width).
 
     >>> Tiles.of(512, None, 32, "window").stride, Tiles.of(512, None, 32, "upstream").stride
-    ((256, 256), (448, 448))
+    ((384, 384), (448, 448))
     """
 
     size: tuple[int, int]
@@ -38,14 +38,14 @@ class Tiles:
 
     @classmethod
     def of(cls, size: int | tuple[int, int], stride: int | tuple[int, int] | None, ratio: int, mode: str) -> Tiles:
-        """Fill in the default stride (half the size for ``"window"``, 7/8 of it for ``"upstream"``) and check.
+        """Fill in the default stride (3/4 of the size for ``"window"``, 7/8 of it for ``"upstream"``) and check.
 
         Raises:
             InputError: The stride is larger than the tile, or (``"window"``) a number is not a multiple of ``ratio``.
         """
         pair = (size, size) if isinstance(size, int) else tuple(size)
         if stride is None:
-            stride = tuple(max(ratio, (side // 2 if mode == "window" else side * 7 // 8) // ratio * ratio) for side in pair)
+            stride = tuple(max(ratio, (side * 3 // 4 if mode == "window" else side * 7 // 8) // ratio * ratio) for side in pair)
         steps = (stride, stride) if isinstance(stride, int) else tuple(stride)
         for side, step in zip(pair, steps):
             if not 0 < step <= side or side < ratio or step < ratio:
