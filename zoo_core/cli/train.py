@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,8 @@ def train(
         typer.echo(json.dumps(asdict(checked), indent=1, default=str))
         return
     outcome = resolve(spec.run)(checked)
+    if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks
+        return
     if as_json:
         typer.echo(json.dumps(outcome, indent=1, default=str))
     elif isinstance(outcome, dict):

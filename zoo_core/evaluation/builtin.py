@@ -20,6 +20,13 @@ SPECS = (
         metrics={"fid": "lower", "fd-random-conv": "lower", "fd-pixels": "lower", "clip-score": "higher", "seconds-per-image": "lower"},
     ),
     EvaluatorSpec(
+        name="class-fid",
+        summary="Fréchet distance of class-conditional pictures, classes in turn: FID with local Inception weights, fd-<space> otherwise",
+        task="class-to-image",
+        build="zoo_core.evaluation.class_images:ClassFrechet",
+        metrics={"fid": "lower", "fd-random-conv": "lower", "fd-pixels": "lower", "seconds-per-image": "lower"},
+    ),
+    EvaluatorSpec(
         name="image-reconstruction",
         summary="PSNR, SSIM, LPIPS and rFID of an image autoencoder on a folder of pictures",
         task="image-autoencoder",

@@ -4,7 +4,7 @@ Only Inception features with the published weights give a number that may be cal
 
 | space | weights | metric |
 |---|---|---|
-| ``inception`` | local file of torch-fidelity (``weights-inception-2015-12-05-6726825d.pth``) | ``fid`` |
+| ``inception`` | local file of torch-fidelity (``weights-inception-2015-12-05-6726825d.pth``) | ``fid``; with any other file ``fd-inception-other`` |
 | ``random-conv`` | none: a fixed, seeded convolutional network | ``fd-random-conv`` |
 | ``pixels`` | none: the picture at 8 x 8 | ``fd-pixels`` |
 | ``package.module:factory`` | ``factory(weights=..., device=...)`` returns ``f(uint8 [B, 3, H, W]) -> [B, D]`` | ``fd-<factory>`` |
@@ -44,7 +44,11 @@ def feature_space(name: str, weights: str | None = None, device: str = "cpu") ->
         MissingDependencyError: ``torch-fidelity`` is needed.
     """
     if name == "inception":
-        return FeatureSpace(name, "fid", _inception(weights, device), "Inception-v3 pool features, 2048-d, torch-fidelity port of the TensorFlow weights")
+        extract, published = _inception(weights, device)
+        text = "Inception-v3 pool features, 2048-d, " + (
+            "torch-fidelity's port of the TensorFlow weights" if published else "weights that are not the published ones"
+        )
+        return FeatureSpace(name, "fid" if published else "fd-inception-other", extract, text)
     if name == "random-conv":
         return FeatureSpace(
             name,
@@ -64,27 +68,43 @@ def feature_space(name: str, weights: str | None = None, device: str = "cpu") ->
     raise EvaluationError(f"feature space {name!r} is unknown", fix="features=inception (with weights=FILE), random-conv, pixels or package.module:factory")
 
 
-def _inception(weights: str | None, device: str) -> Extract:
+INCEPTION_SHA256 = "6726825d"
+"""First digits of the digest of the published file (they stand in its name)."""
+
+
+def _inception(weights: str | None, device: str) -> tuple[Extract, bool]:
+    """The extractor, and whether its weights are the published ones."""
+    import pickle
+    import tempfile
+
     import torch
 
+    from zoo_core.evaluation.provenance import sha256
+
     if not weights or not Path(weights).is_file():
-        raise EvaluationError(
-            "FID needs the Inception weights as a local file",
-            tried=[f"weights={weights}"],
-            fix="weights=weights-inception-2015-12-05-6726825d.pth, or features=random-conv",
-        )
+        fix = "weights=weights-inception-2015-12-05-6726825d.pth, or features=random-conv"
+        raise EvaluationError("FID needs the Inception weights as a local file", tried=[f"weights={weights}"], fix=fix)
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise MissingDependencyError("Inception features need the package torch-fidelity", fix="pip install torch-fidelity") from error
-    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=weights).to(device).eval()
+    with tempfile.TemporaryDirectory() as folder:  # torch-fidelity unpickles without restriction: it gets a copy that holds nothing but tensors
+        copy = Path(folder) / "weights.pth"
+        try:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+            torch.save({key: value for key, value in state.items() if isinstance(value, torch.Tensor)}, copy)
+            network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(copy)).to(device).eval()
+        except (pickle.UnpicklingError, RuntimeError, AttributeError, OSError) as error:
+            raise EvaluationError(
+                f"{weights} does not hold Inception weights: {str(error).splitlines()[0]}", fix="the file that torch-fidelity publishes"
+            ) from error
 
     def extract(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             features: torch.Tensor = network(images.to(device))[0]
         return features.cpu()
 
-    return extract
+    return extract, sha256(weights).startswith(INCEPTION_SHA256)
 
 
 def _random_conv(device: str) -> Extract:

@@ -127,6 +127,7 @@ class ImageFrechet(ImagePrompts):
         if not reference:
             raise EvaluationError("a Fréchet distance needs reference pictures", fix="reference=FOLDER or statistics.npz")
         self.space = feature_space(features, weights, device)
+        self.better = {self.space.metric: "lower"}
         self.reference, self.feature_batch = reference, feature_batch
 
     def aggregate(self, samples: Sequence[Sample], folder: Path) -> Mapping[str, float]:

@@ -49,6 +49,7 @@ class Reconstruction:
         self.images, self.size, self.batch = Path(images), size, batch
         self.lpips = Lpips() if lpips else None
         self.space = feature_space(features, weights, device) if features else None
+        self.better = {f"r{self.space.metric}": "lower"} if self.space else {}
         self.notes: list[str] = []
 
     def items(self, limit: int | None = None) -> Sequence[Mapping[str, Any]]:

@@ -126,7 +126,7 @@ def run_evaluation(
         "kind": "evaluation",
         "model": run["description"],
         "evaluator": {"name": label, "version": version or 1, "options": provenance.plain(options)},
-        "metrics": _metrics(evaluator, aggregate, scored, folder, dict(better or {})),
+        "metrics": _metrics(evaluator, aggregate, scored, folder, {**getattr(evaluator, "better", {}), **(better or {})}),
         "samples": {"wanted": len(items), "evaluated": len(scored), "fingerprint": identity["fingerprint"]},
         "per_sample": _table(scored),
         "seed": seed,

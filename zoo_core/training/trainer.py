@@ -181,7 +181,7 @@ class Trainer:
             )
             if resumed:
                 log.say(f"going on from {resumed} (step {state.step})")
-            with self._signals():
+            with self._signals(log):
                 meter = Meter()
                 while state.step < config.steps and not state.stop_reason:
                     meter.add(self._optimise())
@@ -322,7 +322,7 @@ class Trainer:
         return values
 
     @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _signals(self, log: Log) -> Iterator[None]:
         """First Ctrl-C or SIGTERM: finish the step and save; second: at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -332,6 +332,7 @@ class Trainer:
             if self._signal:
                 raise KeyboardInterrupt
             self._signal = number
+            log.say("finishing this step and saving; once more to stop at once")
 
         previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
