@@ -59,6 +59,7 @@ def test_tiles_cover_everything(length: int, tile: int, stride: int) -> None:
         assert len(starts) == math.ceil((length - tile) / stride) + 1
 
 
+@pytest.mark.slow
 def test_upstream_way_matches_diffusers_at_odd_sizes() -> None:
     """diffusers itself, on a picture whose sides are no multiples of anything (recorded cases cover the usual sizes)."""
     diffusers = pytest.importorskip("diffusers")

@@ -13,6 +13,10 @@ CHUNK = 1 << 18
 """Elements per piece in :func:`rms_norm_`: the temporaries stay in the second-level cache."""
 
 
+PIXELS = 1024
+"""Smallest input (height * width) for :func:`upsample`: below it, rearranging the weights costs more than it saves."""
+
+
 def usable(x: torch.Tensor) -> bool:
     """Whether these paths may run: CPU tensor, no gradient recorded, not being traced."""
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()

@@ -148,7 +148,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(in_channels, 4 * out_channels if self.shuffle else out_channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if cpu.usable(x):
+        if cpu.usable(x) and x.shape[-2] * x.shape[-1] >= cpu.PIXELS:
             return cpu.upsample(x, self.conv.weight, self.conv.bias, self.shuffle, self.repeats if self.shortcut else 0)
         if self.shuffle:
             y = F.pixel_shuffle(self.conv(x), 2)
