@@ -1,0 +1,78 @@
+"""Operations and implementations by name; every folder below ``operations/`` registers itself when first needed."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from zoo_kernels.errors import KernelError
+from zoo_kernels.spec import KernelImpl, OpSpec
+
+
+class KernelRegistry:
+    """Add ops and implementations here; third parties too (``registry.add_op``, ``registry.add``)."""
+
+    def __init__(self) -> None:
+        self._ops: dict[str, OpSpec] = {}
+        self._implementations: dict[str, dict[str, KernelImpl]] = {}
+        self._lock = threading.RLock()
+        self._scanned = False
+
+    def scan(self) -> None:
+        """Import the package's own ops (once); adding an op means adding a folder."""
+        with self._lock:
+            if self._scanned:
+                return
+            self._scanned = True
+            import zoo_kernels.operations as package
+
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"zoo_kernels.operations.{module.name}").register(self)
+
+    def add_op(self, op: OpSpec) -> None:
+        """Add an operation; its reference becomes the implementation ``reference``."""
+        with self._lock:
+            if op.name in self._ops:
+                raise KernelError(f"operation {op.name!r} is registered already", fix="choose another name")
+            self._ops[op.name] = op
+            self.add(KernelImpl(op.name, "reference", lambda: op.reference, priority=-100))
+
+    def add(self, implementation: KernelImpl) -> None:
+        """Add an implementation of an operation."""
+        with self._lock:
+            table = self._implementations.setdefault(implementation.op, {})
+            if implementation.name in table:
+                raise KernelError(f"operation {implementation.op!r} has an implementation {implementation.name!r} already", fix="choose another name")
+            table[implementation.name] = implementation
+
+    def op(self, name: str) -> OpSpec:
+        self.scan()
+        if name not in self._ops:
+            raise KernelError(f"operation {name!r} is unknown", fix=f"known: {', '.join(sorted(self._ops))}")
+        return self._ops[name]
+
+    def implementations(self, op: str) -> list[KernelImpl]:
+        """Best first."""
+        self.op(op)
+        return sorted(self._implementations[op].values(), key=lambda item: (-item.priority, item.name))
+
+    def implementation(self, op: str, name: str) -> KernelImpl:
+        self.op(op)
+        table = self._implementations[op]
+        if name not in table:
+            raise KernelError(f"operation {op!r} has no implementation {name!r}", fix=f"one of {', '.join(sorted(table))}")
+        return table[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self.scan()
+        return iter(sorted(self._ops))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+
+registry = KernelRegistry()
+"""The registry of this process."""
