@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from zoo_core.scaffold import compile_fragment, create
+from zoo_core.scaffold import create
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed beside pytest")
@@ -42,6 +42,12 @@ def edit(file: str, old: str, new: str) -> Mutation:
     return change
 
 
+def compile_unchecked(package: Path, data: dict[str, Any]) -> None:
+    """Write both forms of a fragment, whatever it holds (``zoo registry build`` would refuse some)."""
+    (package / "registry.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    (package / "registry.json").write_text(json.dumps(data))
+
+
 def entry(**changes: Any) -> Mutation:
     """Replace fields of the only model's entry (None removes one) and compile the fragment."""
 
@@ -52,8 +58,7 @@ def entry(**changes: Any) -> Mutation:
         card.update(changes)
         for key in [key for key, value in changes.items() if value is None]:
             del card[key]
-        path.write_text(yaml.safe_dump(data, sort_keys=False))
-        compile_fragment(package)
+        compile_unchecked(package, data)
 
     return change
 
@@ -66,8 +71,7 @@ def top(**changes: Any) -> Mutation:
         data = yaml.safe_load(path.read_text())
         for key, value in changes.items():
             data[key] = {**data[key], **value} if isinstance(value, dict) else value
-        path.write_text(yaml.safe_dump(data, sort_keys=False))
-        compile_fragment(package)
+        compile_unchecked(package, data)
 
     return change
 
@@ -190,7 +194,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
         "XDG_CONFIG_HOME": str(foreign / "home"),
     }
     names = [project.name.removeprefix("zoo-") for project in projects]
-    done = subprocess.run([sys.executable, "-c", RUN], input=json.dumps(names), cwd=foreign, env=environment, text=True, capture_output=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", RUN], input=json.dumps(names), cwd=foreign, env=environment, text=True, capture_output=True, timeout=1800)
     found = [json.loads(line.removeprefix("RESULT ")) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert done.returncode == 0 and len(found) == len(names), done.stderr[-3000:]
     assert all(Path(entry["core"]).is_relative_to(site) for entry in found), "the kit ran from the tree, not from outside"

@@ -6,8 +6,6 @@ The templates lie in ``template/``; ``@@name@@`` (my-paper), ``@@package@@`` (zo
 
 from __future__ import annotations
 
-import json
-import keyword
 import re
 import shutil
 import tempfile
@@ -37,8 +35,7 @@ def create(name: str, folder: str | Path = ".", *, author: str = "") -> Path:
         InputError: The project folder exists, or ``folder`` does not.
     """
     name = name.removeprefix("zoo-")
-    package = "zoo_" + name.replace("-", "_")
-    if not PLUGIN_NAME.match(name) or keyword.iskeyword(package) or name in ("core", "kernels"):
+    if not PLUGIN_NAME.match(name) or name in ("core", "kernels"):
         raise NameSyntaxError(f"{name!r} cannot be a plugin name", fix="lower-case words joined by '-', e.g. my-paper (not core or kernels)")
     parent = Path(folder)
     if not parent.is_dir():
@@ -46,6 +43,8 @@ def create(name: str, folder: str | Path = ".", *, author: str = "") -> Path:
     project = parent / f"zoo-{name}"
     if project.exists():
         raise InputError(f"{str(project)!r} exists already", fix="choose another name or --dir")
+    from zoo_core.compilation import build
+
     values = replacements(name, author)
     with tempfile.TemporaryDirectory(prefix=".zoo-new-plugin-", dir=parent) as scratch:
         made = Path(scratch) / project.name
@@ -53,7 +52,7 @@ def create(name: str, folder: str | Path = ".", *, author: str = "") -> Path:
             path = made / relative
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        compile_fragment(made / package)
+        build(made)
         shutil.move(made, project)
     return project
 
@@ -81,11 +80,3 @@ def files(values: dict[str, str]) -> Iterator[tuple[Path, str]]:
         for key, value in values.items():
             text = text.replace(f"@@{key}@@", value)
         yield Path(*parts).with_name(parts[-1].removesuffix(SUFFIX)), text
-
-
-def compile_fragment(package_folder: Path) -> None:
-    """``registry.json`` from ``registry.yaml`` (what ``zoo registry build`` does)."""
-    import yaml
-
-    data = yaml.safe_load((package_folder / "registry.yaml").read_text(encoding="utf-8"))
-    (package_folder / "registry.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
