@@ -100,3 +100,35 @@ def test_no_machine_paths_in_tracked_text() -> None:
     assert files and not [
         str(file.relative_to(ROOT)) for file in files if file.is_file() and pattern.search(file.read_text(encoding="utf-8", errors="replace"))
     ]
+
+
+def test_readme_names_every_plugin_and_every_link_leads_somewhere() -> None:
+    text = (ROOT / "README.md").read_text()
+    for folder in PLUGINS:
+        assert f"`{folder.name.replace('_', '-')}`" in text, f"README.md does not name the plugin {folder.name}"
+    for page in ("README.md", "CONTRIBUTING.md", "docs/authors.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text()):
+            assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target} does not exist"
+
+
+def test_documented_commands_exist() -> None:
+    """``zoo ...`` commands in the pages are commands of the program, and ``./dev`` knows what the README asks of it."""
+    from zoo_core.cli.commands import COMMANDS
+
+    pages = "\n".join((ROOT / page).read_text() for page in ("README.md", "CONTRIBUTING.md", "docs/authors.md"))
+    used = set(re.findall(r"(?:^    |`)zoo ([a-z][a-z-]*)", pages, re.MULTILINE))
+    assert used and used <= set(COMMANDS), used - set(COMMANDS)
+    script = (ROOT / "dev").read_text()
+    assert all(f"\n    {word})" in script for word in re.findall(r"\./dev (\w+)", pages))
+    assert "exec ./dev test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_setup_script_is_valid_and_knows_the_projects() -> None:
+    import os
+    import subprocess
+
+    subprocess.run(["bash", "-n", str(ROOT / "dev")], check=True)
+    subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
+    assert os.access(ROOT / "dev", os.X_OK) and os.access(ROOT / ".ci" / "run", os.X_OK)
+    done = subprocess.run([str(ROOT / "dev"), "no-such-command"], capture_output=True, text=True)
+    assert done.returncode == 2 and "./dev test" in done.stdout
