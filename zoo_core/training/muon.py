@@ -1,7 +1,8 @@
 """Muon for convolutional and linear weights, AdamW for everything else.
 
-Muon (momentum orthogonalised by Newton-Schulz iterations; Jordan et al. 2024) is in torch for matrices only; here a convolution weight [out, in, kh, kw] is the
-matrix [out, in*kh*kw].  Updates are scaled by ``0.2 * sqrt(max(rows, columns))`` so that AdamW's learning rates and decay carry over (Liu et al. 2025, arXiv 2502.16982).
+Muon (momentum orthogonalised by Newton-Schulz iterations; Jordan et al. 2024) is in torch for matrices only; here a convolution weight [out, in, kh, kw] is
+the matrix [out, in*kh*kw].  Updates are scaled by ``0.2 * sqrt(max(rows, columns))`` so that AdamW's learning rates and decay carry over (Liu et al. 2025,
+arXiv 2502.16982).
 """
 
 from __future__ import annotations

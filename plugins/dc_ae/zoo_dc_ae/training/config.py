@@ -14,7 +14,7 @@ def emoji_autoencoder() -> AutoencoderConfig:
     blocks = ["res", "res", "res", "res", "vit", "vit"]
     widths, scales = [32, 32, 64, 128, 128, 256], [[] for _ in range(6)]
     norms, activations = ["rms_norm"] * 6, ["silu"] * 6
-    common = dict(blocks=blocks, scales=scales, norms=norms, activations=activations)
+    common = {"blocks": blocks, "scales": scales, "norms": norms, "activations": activations}
     encoder = CoderConfig(widths=list(widths), depths=[0, 1, 1, 1, 1, 1], resample="pixel_unshuffle", **common)
     decoder = CoderConfig(widths=list(widths), depths=[0, 1, 1, 2, 2, 1], resample="interpolate", **common)
     return AutoencoderConfig(latent_channels=32, scaling_factor=1.0, encoder=encoder, decoder=decoder)
@@ -29,8 +29,8 @@ class LossConfig:
         detail: Mean absolute error of the levels of a Laplacian pyramid (edges at every scale): stands in for the perceptual loss of the paper, whose network
             weights cannot come with this package.
         lpips: Perceptual loss of torchmetrics; needs its network weights on this machine.
-        trunk, trunk_limit: Penalty on stage outputs whose root mean square exceeds the limit.  Nothing in the architecture bounds the trunk; without this it grew to
-            1e5 within 1000 steps while the normalised branches stayed near 1, and the network had become linear.
+        trunk, trunk_limit: Penalty on stage outputs whose root mean square exceeds the limit.  Nothing in the architecture bounds the trunk; without this
+            it grew to 1e5 within 1000 steps while the normalised branches stayed near 1, and the network had become linear.
         gan: Hinge loss of the patch critic (phase 3).
     """
 
@@ -63,6 +63,8 @@ class AutoencoderTrainConfig(TrainConfig):
         colours: Share of pictures whose colour channels are permuted.
         backgrounds: Share of pictures on a random plain background instead of white.
         compile_norms: Compile the channel norms only (on a CPU they cost a quarter of a step; whole-network compilation is slower there).
+        scope: What phase 3 tunes: the decoder's ``head`` (paper) or the whole ``decoder`` (as the published sana-1.1 weights differ from sana-1.0).
+        latent_noise: Noise on the latents in phase 3, as a share of their deviation: a decoder that forgives the errors of a generator.
         critic_lr, critic_start: Learning rate of the critic, and the step at which its loss enters (phase 3).
     """
 
@@ -80,6 +82,8 @@ class AutoencoderTrainConfig(TrainConfig):
     colours: float = 0.15
     backgrounds: float = 0.2
     compile_norms: bool = False
+    scope: str = "head"
+    latent_noise: float = 0.0
     critic_lr: float = 2e-4
     critic_start: int = 100
     output: str = "runs/dc-ae"
@@ -96,6 +100,7 @@ class AutoencoderTrainConfig(TrainConfig):
         """Also: phase, optimiser, sizes, and a start for phases 2 and 3."""
         TrainConfig.validate(self)
         self.require(self.phase in (1, 2, 3), "phase", "1, 2 or 3")
+        self.require(self.scope in ("head", "decoder"), "scope", "head or decoder")
         self.require(self.optimiser in ("muon", "adamw"), "optimiser", "muon or adamw")
         self.require(0 <= self.decay <= 1, "decay", "a fraction in [0, 1]")
         ratio = self.model.ratio

@@ -26,12 +26,12 @@ from zoo_dc_ae.autoencoder import DCAE
 from zoo_dc_ae.layers import Downsample, RMSNorm2d, Upsample
 from zoo_dc_ae.training import evaluate as measures
 from zoo_dc_ae.training.config import AutoencoderTrainConfig
-from zoo_dc_ae.training.data import Augment, load_pictures
+from zoo_dc_ae.training.data import Augment, compose, load_pictures
 from zoo_dc_ae.training.losses import PatchCritic, critic_loss, make_lpips, reconstruction_loss, trunk_excess
 
 
 def run(config: AutoencoderTrainConfig) -> dict[str, Any]:
-    """Train one phase; returns the trainer's summary with ``export``, the folder that holds ``config.json`` and ``model.safetensors`` (EMA weights)."""
+    """Train one phase; returns the trainer's summary with ``export``, a folder in the published diffusers layout (EMA weights)."""
     config.validate()
     torch.manual_seed(config.seed)
     model = DCAE(config.model).to(memory_format=torch.channels_last)
@@ -40,7 +40,7 @@ def run(config: AutoencoderTrainConfig) -> dict[str, Any]:
     if config.compile_norms:
         _compile_norms(model)
     model.requires_grad_(False)
-    trained = select(model, config.phase)
+    trained = select(model, config.phase, config.scope)
     for _, parameter in trained:
         parameter.requires_grad_(True)
     train, held_out = load_pictures(config)
@@ -55,7 +55,7 @@ def run(config: AutoencoderTrainConfig) -> dict[str, Any]:
     )
     modules: dict[str, nn.Module] = {"autoencoder": model}
     optimisers: dict[str, torch.optim.Optimizer] = {"autoencoder": _optimiser(config, model, trained)}
-    if config.phase == 3:
+    if config.phase == 3 and config.loss.gan > 0:
         modules["critic"] = PatchCritic().to(memory_format=torch.channels_last)
         optimisers["critic"] = torch.optim.AdamW(modules["critic"].parameters(), config.critic_lr, betas=(0.5, 0.9), weight_decay=0.0)
     trainer = Trainer(
@@ -72,12 +72,14 @@ def run(config: AutoencoderTrainConfig) -> dict[str, Any]:
     )
     result = trainer.run()
     if rank == 0:
-        result["export"] = str(export(config, result["checkpoint"]))
+        result["export"] = str(export(config, result["checkpoint"], train))
     return result
 
 
-def select(model: DCAE, phase: int) -> list[tuple[str, nn.Parameter]]:
-    """The parameters that a phase trains: all, those next to the latent, or the decoder's head."""
+def select(model: DCAE, phase: int, scope: str = "head") -> list[tuple[str, nn.Parameter]]:
+    """The parameters that a phase trains: all, those next to the latent, or the decoder's head (``scope="decoder"``: the whole decoder)."""
+    if phase == 3 and scope == "decoder":
+        return [(name, value) for name, value in model.named_parameters() if name.startswith("decoder.")]
     return list({1: model.named_parameters, 2: model.middle_parameters, 3: model.head_parameters}[phase]())
 
 
@@ -88,18 +90,19 @@ def stable_then_decay(step: int, config: AutoencoderTrainConfig) -> float:
     return warm * max(min(1.0, left), config.final_lr)
 
 
-def export(config: AutoencoderTrainConfig, checkpoint: str) -> Path:
-    """Averaged weights of a checkpoint as bfloat16 safetensors, with the network's configuration beside them; returns the folder."""
-    import json
-    from dataclasses import asdict
+@torch.no_grad()
+def export(config: AutoencoderTrainConfig, checkpoint: str, pictures: Tensor) -> Path:
+    """Averaged weights in bfloat16 in the published diffusers layout, with the scaling factor that gives latents of ``pictures`` unit deviation; the folder."""
+    from zoo_dc_ae.loading import save_autoencoder
 
-    from safetensors.torch import save_file
-
+    model = DCAE(config.model).eval()
+    model.load_state_dict(load_weights(checkpoint, "autoencoder"))
+    if config.phase < 3:  # later phases leave the latents alone
+        some = pictures[:: max(len(pictures) // 512, 1)]
+        latents = torch.cat([model.encode(compose(part)) for part in some.split(32)])
+        config.model.scaling_factor = round(1.0 / float(latents.std()), 5)
     folder = Path(config.output) / "export"
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = load_weights(checkpoint, "autoencoder")
-    save_file({key: value.to(torch.bfloat16).contiguous() for key, value in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(asdict(config.model), indent=1) + "\n", encoding="utf-8")
+    save_autoencoder(model.to(torch.bfloat16), folder)
     return folder
 
 
@@ -116,16 +119,24 @@ class _Step:
             images = F.interpolate(images, size=(config.low_size, config.low_size), mode="area").contiguous(memory_format=torch.channels_last)
         if config.loss.lpips and self.lpips is None:
             self.lpips = make_lpips(state.device)
-        if self.critic is None:
-            taps: dict[str, Tensor] = {}
-            latents = self.model.encode(images, taps)
-            parts = reconstruction_loss(self.model.decode(latents, taps), images, config.loss, self.lpips)
-            stream = trunk_excess([latents, *taps.values()], config.loss.trunk_limit)
-            return {**parts, "loss": parts["loss"] + config.loss.trunk * stream, "trunk": stream.detach()}
+        if config.phase == 3:
+            return self._decoder_only(images, state)
+        taps: dict[str, Tensor] = {}
+        latents = self.model.encode(images, taps)
+        parts = reconstruction_loss(self.model.decode(latents, taps), images, config.loss, self.lpips)
+        stream = trunk_excess([latents, *taps.values()], config.loss.trunk_limit)
+        return {**parts, "loss": parts["loss"] + config.loss.trunk * stream, "trunk": stream.detach()}
+
+    def _decoder_only(self, images: Tensor, state: TrainState) -> dict[str, Tensor]:
+        config = self.config
         with torch.no_grad():
             latents = self.model.encode(images)
+            if config.latent_noise:
+                latents = latents + config.latent_noise * latents.std() * torch.randn(latents.shape, generator=state.generator, device=latents.device)
         output = self.model.decode(latents)
         parts = reconstruction_loss(output, images, config.loss, self.lpips)
+        if self.critic is None:
+            return parts
         total = parts.pop("loss")
         if state.step >= config.critic_start:
             total = total - config.loss.gan * self.critic(output).float().mean()

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 STYLE_WORDS: dict[str, tuple[str, ...]] = {
     "google": ("in google style", "google style", "google emoji"),
     "twitter": ("in twitter style", "twitter style", "twitter emoji"),
-    "microsoft": ("in microsoft style", "microsoft style", "glossy", "in 3d style"),
-    "flat": ("in microsoft flat style", "in flat style", "flat"),
+    "microsoft": ("in fluent style", "in glossy style", "in 3d style"),
+    "flat": ("in microsoft style", "in microsoft flat style", "flat"),
     "emojione": ("in emojione style", "emojione style"),
 }
 FRAMES = ("{}", "{}", "{}", "{}", "an emoji of {}", "{} emoji", "a picture of {}", "a drawing of {}", "a photo of {}", "draw {}", "cute {}")

@@ -49,8 +49,8 @@ class EmojiTrainConfig(TrainConfig):
 
     autoencoder: str = "dc-ae-emoji"
     data_folder: str = ""
-    styles: list[str] = field(default_factory=lambda: ["twitter", "google", "microsoft", "flat"])
-    style_weights: list[float] = field(default_factory=lambda: [3.0, 1.0, 1.0, 1.0])
+    styles: list[str] = field(default_factory=lambda: ["twitter", "google", "flat"])
+    style_weights: list[float] = field(default_factory=lambda: [3.0, 1.0, 1.0])
     default_style: str = "twitter"
     size: int = 128
     colour_copies: int = 2

@@ -1,7 +1,7 @@
 """Held-out measures without any downloaded network: retrieval, Frechet distance in the autoencoder's latent space, sheets.
 
-Retrieval: the emoji whose latent (any style, true colours) is nearest to the generated one must carry the asked name.  It is the honest question for this model: did it
-draw the thing?
+Retrieval: the emoji whose latent (any style, true colours) is nearest to the generated one must carry the asked name.  It is the honest question for
+this model: did it draw the thing?
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ import torch
 from torch import Tensor
 
 from zoo_core.training.state import TrainState
-
 from zoo_sana.training.captions import STYLE_WORDS, clean
 from zoo_sana.training.config import EmojiTrainConfig
 from zoo_sana.training.data import EmojiLatents, Row
 
 
 @torch.no_grad()
-def generate_latents(network: Any, tokenizer: Any, prompts: Sequence[str], shape: Sequence[int], *, shift: float, guidance: float, steps: int, seed: int) -> Tensor:
+def generate_latents(
+    network: Any, tokenizer: Any, prompts: Sequence[str], shape: Sequence[int], *, shift: float, guidance: float, steps: int, seed: int
+) -> Tensor:
     """Latents [N, C, h, w] (scaled) by plain Euler steps with classifier-free guidance; the plugin's own samplers do better, this one needs no pipeline."""
     network.eval()
-    ids = tokenizer([*prompts, ""], padding=True, return_tensors="pt")
-    text = network.encode_text(ids.input_ids, ids.attention_mask)
     count = len(prompts)
-    states = torch.cat([text[:count], text[count:].expand(count, -1, -1)])
-    mask = torch.cat([ids.attention_mask[:count], ids.attention_mask[count:].expand(count, -1)])
+    tokens = tokenizer([*prompts, *[""] * count], padding=True, return_tensors="pt")
+    caption = network.caption(tokens.input_ids, tokens.attention_mask)
     x = torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
     grid = torch.linspace(1, 0, steps + 1)
     grid = shift * grid / (1 + (shift - 1) * grid)
     for now, after in zip(grid[:-1].tolist(), grid[1:].tolist()):
-        both = network.velocity(torch.cat([x, x]), torch.full((2 * count,), now * 1000), states, mask).float()
+        both = network.transformer(torch.cat([x, x]), caption, torch.tensor([now * 1000])).float()
         conditional, free = both.chunk(2)
         x = x + (after - now) * (free + guidance * (conditional - free))
     return x
@@ -68,15 +67,15 @@ SHEET = (
     "a slice of pizza", "an apple", "a cat", "a dog", "red heart", "a star", "a car", "smiling face",
     "a rocket", "a rose", "a house", "a fish", "the sun", "a cup of coffee", "a tree", "a banana",
     "a blue apple", "a green cat", "a purple car", "a pink fish", "a red banana", "a blue strawberry", "an orange frog", "a purple pizza",
-    "a cat in google style", "a cat in microsoft style", "a cat in flat style", "a rocket in google style",
-    "a rocket in microsoft style", "pizza in google style", "pizza in microsoft style", "pizza in flat style",
+    "a cat in google style", "a cat in microsoft style", "an apple in google style", "a rocket in google style",
+    "a rocket in microsoft style", "pizza in google style", "pizza in microsoft style", "a house in google style",
 )  # fmt: skip
 
 
 def while_training(config: EmojiTrainConfig, network: Any, tokenizer: Any, data: EmojiLatents, state: TrainState) -> dict[str, float]:
     """Retrieval on 96 training rows and on the held-out (emoji, style) pairs; a sheet when the autoencoder can be loaded."""
     shape = data.latents.shape[1:]
-    options = dict(shift=config.shift, guidance=config.guidance, steps=config.sample_steps, seed=config.seed)
+    options = {"shift": config.shift, "guidance": config.guidance, "steps": config.sample_steps, "seed": config.seed}
     result = {}
     for name, places in (("seen", data.where(held_out=False, coloured=False)), ("held_out", data.where(held_out=True, coloured=False))):
         chosen = [places[i] for i in torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:96].tolist()]

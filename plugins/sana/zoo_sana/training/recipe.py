@@ -1,8 +1,8 @@
 """Training Sana from scratch on emoji: the whole architecture at small scale (``zoo train sana/emoji``).
 
-Kept from the paper: rectified flow with velocity prediction, logit-normal times on a shifted schedule, caption dropout to the empty caption, a Gemma-2 text encoder
-whose output is RMS-normalised, EMA.  Different, because everything is small and starts from nothing: the text encoder is trained along, captions are short and carry no
-instruction, the optimiser is Muon by default, and several noise draws share one pass of the text encoder.
+Kept from the paper: rectified flow with velocity prediction, logit-normal times on a shifted schedule, caption dropout to the empty caption, a Gemma-2 text
+encoder whose output is RMS-normalised, EMA.  Different, because everything is small and starts from nothing: the text encoder is trained along, captions are
+short and carry no instruction, the optimiser is Muon by default, and several noise draws share one pass of the text encoder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from zoo_core.training import CAME, Batches, Trainer, load_weights
 from zoo_core.training.state import TrainState
-
 from zoo_sana.training import data as emoji
 from zoo_sana.training import evaluate as measures
 from zoo_sana.training.config import EmojiTrainConfig
