@@ -12,7 +12,7 @@ import pytest
 
 PLUGIN = """from zoo_core import hookimpl
 """
-MODEL = '''
+MODEL = """
 import torch
 from zoo_core.interfaces import Model
 
@@ -41,7 +41,7 @@ def build(request):
         module = torch.nn.Linear(width, width)
     module.to(request.device, request.dtype_for("net", torch.float32))
     return Toy(request.spec, request.config, {"net": module}, request.report)
-'''
+"""
 
 
 def write_plugin(
@@ -71,7 +71,9 @@ def write_plugin(
 def write_metadata(folder: Path, name: str, package: str, distribution: str, version: str, requires: tuple[str, ...] = ()) -> Path:
     info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True, exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n" + "".join(f"Requires-Dist: {line}\n" for line in requires))
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n" + "".join(f"Requires-Dist: {line}\n" for line in requires)
+    )
     (info / "entry_points.txt").write_text(f"[zoo.plugins]\n{name} = {package}.plugin\n")
     return info
 

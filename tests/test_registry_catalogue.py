@@ -60,7 +60,7 @@ def test_install_command_reads_pep_610(tmp_path: Path, monkeypatch) -> None:
     (checkout / "pyproject.toml").write_text("")
     info = tmp_path / "site" / "zoo_core-0.1.0.dist-info"
     info.mkdir(parents=True)
-    monkeypatch.setattr("sys.path", [str(info.parent)])
+    monkeypatch.syspath_prepend(str(info.parent))
     assert catalog.core_folder() is None  # from an index: no record
     (info / "direct_url.json").write_text(json.dumps({"url": checkout.as_uri(), "dir_info": {"editable": True}}))
     assert catalog.core_folder() == str(checkout)

@@ -125,10 +125,11 @@ def parse_value(text: str) -> Any:
     """``"3"`` -> 3, ``"[1,2]"`` -> [1, 2], ``"null"`` -> None, anything else as YAML reads it."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[call-overload, index]
-    except (OmegaConfBaseException, ValueError):
+    except (OmegaConfBaseException, YAMLError, ValueError):
         return text
 
 
