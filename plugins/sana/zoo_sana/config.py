@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from zoo_core.errors import ConfigError
@@ -70,9 +70,13 @@ class TransformerConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"TransformerConfig: {name}={getattr(self, name)}", fix=f"{name} >= 1", key=name)
         if self.width % self.cross_heads:
-            raise ConfigError(f"TransformerConfig: width {self.width} is not a multiple of cross_heads={self.cross_heads}", fix="cross_heads=16", key="cross_heads")
+            raise ConfigError(
+                f"TransformerConfig: width {self.width} is not a multiple of cross_heads={self.cross_heads}", fix="cross_heads=16", key="cross_heads"
+            )
         if self.position_scale is not None and self.width % 4:
-            raise ConfigError(f"TransformerConfig: a sin-cos grid needs a width that is a multiple of 4, not {self.width}", fix="position_scale=null", key="position_scale")
+            raise ConfigError(
+                f"TransformerConfig: a sin-cos grid needs a width that is a multiple of 4, not {self.width}", fix="position_scale=null", key="position_scale"
+            )
         return self
 
 
@@ -91,7 +95,7 @@ class SanaConfig:
         text: Values of a ``Gemma2Config`` for randomly initialised pipelines.
     """
 
-    transformer: TransformerConfig = None  # type: ignore[assignment]
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
     autoencoder: str = "dc-ae-f32c32-sana-1.1"
     flow_shift: float = 3.0
     sampler: str = "flow-dpm-solver"
@@ -99,10 +103,6 @@ class SanaConfig:
     instruction: bool = True
     lowercase: bool = True
     control_blocks: int = 0
-
-    def __post_init__(self) -> None:
-        if self.transformer is None:
-            self.transformer = TransformerConfig()
 
 
 def from_diffusers(data: Mapping[str, Any]) -> TransformerConfig:
@@ -213,4 +213,6 @@ def from_published(data: Mapping[str, Any]) -> TransformerConfig:
         return from_original(data)
     if "num_attention_heads" in data:
         return from_diffusers(data)
-    raise ConfigError("config.json describes no Sana transformer", tried=[f"keys: {', '.join(list(data)[:8])}"], fix="use the config.json of the transformer folder")
+    raise ConfigError(
+        "config.json describes no Sana transformer", tried=[f"keys: {', '.join(list(data)[:8])}"], fix="use the config.json of the transformer folder"
+    )

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
 from zoo_sana.config import TransformerConfig
 
 MASK_BIAS = -10000.0
@@ -141,7 +140,14 @@ class Block(nn.Module):
         return torch.addcmul(shift, F.layer_norm(x, (self.width,), eps=self.eps), scale)
 
     def forward(
-        self, x: Tensor, modulation: Tensor, memory: tuple[Tensor, Tensor], bias: Tensor | None, size: tuple[int, int], perturbed: int = 0, taps: dict[str, Any] | None = None
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        memory: tuple[Tensor, Tensor],
+        bias: Tensor | None,
+        size: tuple[int, int],
+        perturbed: int = 0,
+        taps: dict[str, Any] | None = None,
     ) -> Tensor:
         """``modulation`` [1 or B, 6, C] is table + time part with 1 added to both scales."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (part.unsqueeze(1) for part in modulation.unbind(1))

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-from zoo_core.errors import InputError
 from zoo_sana.config import TransformerConfig
 from zoo_sana.layers import MASK_BIAS, Block, RMSNorm
+
+from zoo_core.errors import InputError
 
 
 def sinusoid(times: Tensor, width: int = 256) -> Tensor:
@@ -117,7 +117,9 @@ class SanaTransformer(nn.Module):
         """Latents [B, c, h, w] -> tokens [B, N, C] (with the position table where the model has one) and the map's size."""
         patch = self.config.patch_size
         if latents.ndim != 4 or latents.shape[1] != self.config.in_channels:
-            raise InputError(f"latents of shape {tuple(latents.shape)}: expected [batch, {self.config.in_channels}, height, width]", fix="check the autoencoder")
+            raise InputError(
+                f"latents of shape {tuple(latents.shape)}: expected [batch, {self.config.in_channels}, height, width]", fix="check the autoencoder"
+            )
         if latents.shape[-1] % patch or latents.shape[-2] % patch:
             raise InputError(f"latent map {tuple(latents.shape[-2:])} is not a multiple of the patch size {patch}", fix=f"sides that are multiples of {patch}")
         maps = self.patch_embed(latents.to(self.dtype))
