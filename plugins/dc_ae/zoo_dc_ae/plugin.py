@@ -29,27 +29,27 @@ def zoo_weights() -> list[WeightsSpec]:
             summary="files of diffusers' AutoencoderDC",
             keymap="zoo_dc_ae.layouts:diffusers_keymap",
             detect=(r"^encoder\.down_blocks\.",),
-            read_config="zoo_dc_ae.published:read_json",
+            read_config="zoo_dc_ae.published:read_config",
         ),
         WeightsSpec(
             name="dc-ae-original",
             summary="files of the reference repository",
             keymap="zoo_dc_ae.layouts:original_keymap",
             detect=(r"^encoder\.stages\.\d+\.op_list\.",),
-            read_config="zoo_dc_ae.published:read_json",
+            read_config="zoo_dc_ae.published:read_config",
         ),
         WeightsSpec(
             name="dc-ae-native",
             summary="the module's own keys, as the recipe writes them",
             detect=(r"^encoder\.stages\.\d+\.\d+\.",),
-            read_config="zoo_dc_ae.published:read_json",
+            read_config="zoo_dc_ae.published:read_config",
         ),
         WeightsSpec(
             name="dc-ae-diffusion",
             summary="diffusion model, alone or in one file with its autoencoder",
             keymap="zoo_dc_ae.layouts:diffusion_keymap",
             detect=(r"^(diffusion_model\.)?(in_blocks|blocks)\.0\.attn\.qkv\.weight$",),
-            read_config="zoo_dc_ae.published:read_json",
+            read_config="zoo_dc_ae.published:read_config",
         ),
     ]
 
@@ -64,9 +64,9 @@ def zoo_evaluators() -> list[EvaluatorSpec]:
     return [
         EvaluatorSpec(
             name="reconstruction",
-            summary="PSNR, SSIM, LPIPS and rFID of pictures after encoder and decoder",
+            summary="PSNR, SSIM, LPIPS and rFID of pictures after encoder and decoder, by the paper's protocol (resize, centre crop, uint8)",
             task="image-autoencoder",
-            build="zoo_dc_ae.evaluation:Reconstruction",
+            build="zoo_core.evaluation.reconstruction:Reconstruction",
             metrics={"psnr": "higher", "ssim": "higher", "lpips": "lower", "rfid": "lower"},
         )
     ]
