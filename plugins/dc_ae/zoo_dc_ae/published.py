@@ -142,6 +142,8 @@ def from_original(data: Mapping[str, Any]) -> AutoencoderConfig:
 
 def to_original(config: AutoencoderConfig) -> dict[str, Any]:
     """A tree that :func:`from_original` (and the reference class) understands."""
+    if config.head_dim != 32:
+        raise ConfigError(f"the original layout knows only attention heads of 32 channels, not {config.head_dim}", fix="export the diffusers layout")
     blocks = {(name, tuple(scales)): original for original, (name, scales) in _BLOCKS_ORIGINAL.items()}
     norms = {ours: theirs for theirs, ours in _NORMS_ORIGINAL.items()}
 
@@ -177,6 +179,11 @@ def from_published(data: Mapping[str, Any]) -> AutoencoderConfig | None:
     if "model_name" in data:
         return None
     raise ConfigError("config.json is neither an AutoencoderDC nor a DCAE configuration", tried=[f"keys: {', '.join(sorted(data)[:12])}"])
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration that lies beside weights in the folder ``path``; {} when there is none."""
+    return read_json(path) if (path / "config.json").is_file() else {}
 
 
 def read_json(path: Path) -> dict[str, Any]:
