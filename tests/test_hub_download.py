@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -393,6 +394,22 @@ def test_fault_16_file_system_without_locks(hub: FakeHub, zoo_cache: Path, monke
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.warns(UserWarning, match="flock"):
         assert resolve_weights(model_spec()).files["model.safetensors"].read_bytes() == DATA
+
+
+def test_fault_16_locks_that_do_not_lock_cost_bandwidth_only(hub: FakeHub, zoo_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr("zoo_core.hub.repository.locked", lambda *_, **__: contextlib.nullcontext())
+    hub.misbehave("model.safetensors", *[Fault(drip=30_000, delay=0.01 + 0.005 * index) for index in range(4)])
+    results: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(hashlib.sha256(resolve_weights(model_spec()).files["model.safetensors"].read_bytes()).hexdigest()))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == [SHA] * 4 and 1 <= len(hub.downloads("model.safetensors")) <= 12
+    assert resolve_weights(model_spec(), offline=True).files["model.safetensors"].read_bytes() == DATA and not litter(zoo_cache)
 
 
 def test_fault_17_replacing_a_file_leaves_a_mapped_one_whole(hub: FakeHub, zoo_cache: Path) -> None:  # noqa: F811

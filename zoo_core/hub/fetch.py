@@ -24,6 +24,10 @@ from zoo_core.hub.remote import retry_after
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
+class ReplacedError(DownloadError):
+    """Somebody else finished or replaced the partial file although it was locked: locks do not work on this disk."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A file to fetch and what is known about it beforehand."""
@@ -194,7 +198,7 @@ class _State:
             os.fsync(self.file.fileno())
             info, ours = (self.path.stat() if self.path.exists() else None), os.fstat(self.file.fileno())
         if info is None or (info.st_ino, info.st_size) != (ours.st_ino, self.hasher.count):
-            raise DownloadError(
+            raise ReplacedError(
                 f"{self.wanted.name}: another process replaced the partial file", fix="run the same command again (locks do not work on this disk)"
             )
 

@@ -13,6 +13,7 @@ from zoo_core.hub.digest import TrustFile, remember, sha256_of
 from zoo_core.interfaces.weights import FileRecord, ResolvedWeights
 
 if TYPE_CHECKING:
+    from zoo_core.hub.fetch import Wanted
     from zoo_core.hub.remote import RemoteRepo
     from zoo_core.hub.resolve import Context, WeightsEntry
 
@@ -159,7 +160,7 @@ def _mismatch(file: _File, path: Path, actual: str, own: bool, context: Context)
 
 
 def _fetch_all(missing: list[_File], commit: str, repo: str, ours: RepoCache, context: Context, remote: RemoteRepo | None) -> None:
-    from zoo_core.hub.fetch import Wanted, fetch
+    from zoo_core.hub.fetch import Wanted
     from zoo_core.hub.remote import auth_headers, file_url
 
     if any(file.sha256 is None or file.size is None for file in missing):
@@ -184,19 +185,32 @@ def _fetch_all(missing: list[_File], commit: str, repo: str, ours: RepoCache, co
         key = keys[file.name]
         lock = zoo_home() / "locks" / ours.folder.name / f"{key}.lock"
         with locked(lock, waiting=lambda who, name=file.name: context.progress.note("wait", name, text=f"waiting for {who}")):  # type: ignore[misc]
-            there = ours.find(commit, file.name)
-            if there is not None and (file.sha256 is None or sha256_of(there)[0] == file.sha256):
-                file.path, file.verified = there, "remembered"  # another process was faster
-                continue
-            partial = ours.partial(key)
-            digest = fetch(
-                Wanted(file_url(repo, commit, file.name), file.name, file.size, file.sha256, file.git_sha1, headers), partial, progress=context.progress
-            )
+            wanted = Wanted(file_url(repo, commit, file.name), file.name, file.size, file.sha256, file.git_sha1, headers)
+            _fetch_one(file, wanted, key, commit, ours, context)
+
+
+def _fetch_one(file: _File, wanted: Wanted, key: str, commit: str, ours: RepoCache, context: Context) -> None:
+    """Fetch and publish, unless another process was faster.  Where locks do not work, that may also show at the end; then its file is taken."""
+    from zoo_core.hub.fetch import ReplacedError, fetch
+
+    for attempt in range(3):
+        there = ours.find(commit, file.name)
+        if there is not None and (file.sha256 is None or sha256_of(there)[0] == file.sha256):
+            file.path, file.verified = there, "remembered"
+            return
+        partial = ours.partial(key)
+        try:
+            digest = fetch(wanted, partial, progress=context.progress)
             file.path = ours.publish(partial, key, commit, file.name)
-            file.verified = "downloaded" if file.sha256 or file.git_sha1 else "trusted-first-use"
-            file.sha256 = digest
-            remember(file.path, digest)
-            context.report.bytes["downloaded"] = context.report.bytes.get("downloaded", 0) + file.path.stat().st_size
+            break
+        except (ReplacedError, FileNotFoundError, FileExistsError):
+            if attempt == 2:
+                raise
+    file.verified = "downloaded" if file.sha256 or file.git_sha1 else "trusted-first-use"
+    file.sha256 = digest
+    assert file.path is not None
+    remember(file.path, digest)
+    context.report.bytes["downloaded"] = context.report.bytes.get("downloaded", 0) + file.path.stat().st_size
 
 
 def _remember_trust(files: list[_File], commit: str, revision: str, trust: TrustFile, listing: list[str] | None) -> None:
