@@ -1,3 +1,4 @@
+# ruff: noqa: E501, RUF043 - sources of made-up plugins stand on one line; plain text is matched
 """The merged catalogue: staleness, install commands, filters, pinning in place."""
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def _segmentation(model: Any, prompt: str | None, result: Any, output: Path | No
     labels = np.asarray(result.labels[0])
     picture = overlay(open_picture(str(prompt)), labels, model.palette)
     write_atomically(target, lambda path: picture.save(path))
-    classes = Image.fromarray(labels.astype("uint8"), mode=None).convert("P")
+    classes = Image.fromarray(labels.astype("uint8"))
     classes.putpalette([int(v) for colour in model.palette for v in colour])
     beside = target.with_name(f"{target.stem}-classes.png")
     write_atomically(beside, lambda path: classes.save(path))
