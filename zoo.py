@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import zoo_core
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-import zoo_core
 
 __version__ = zoo_core.__version__
 __zoo__ = True

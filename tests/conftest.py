@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - sources of made-up plugins
 """Made-up plugins for the tests of the core: a package and a hand-made ``dist-info`` in a temporary folder that is put on ``sys.path``."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF043 - sources of made-up plugins stand on one line; plain text is matched
+# ruff: noqa: E501 - sources of made-up plugins stand on one line; plain text is matched
 """The command line: exit codes, messages, plain output, what it imports."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - sources of made-up plugins stand on one line
 """``zoo run`` for every task, and the HTTP server, on made-up models."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF043 - sources of made-up plugins stand on one line; plain text is matched
+# ruff: noqa: E501 - a table of texts
 """Names: grammar, safety, near misses."""
 
 from __future__ import annotations

@@ -140,7 +140,8 @@ def _segmentation(model: Any, prompt: str | None, result: Any, output: Path | No
     picture = overlay(open_picture(str(prompt)), labels, model.palette)
     write_atomically(target, lambda path: picture.save(path))
     classes = Image.fromarray(labels.astype("uint8"))
-    classes.putpalette([int(v) for colour in model.palette for v in colour])
+    colours = [int(value) for colour in model.palette for value in colour][:768]
+    classes.putpalette(colours + [0] * (768 - len(colours)))  # a full palette: else Pillow writes fewer bits and void (255) is lost
     beside = target.with_name(f"{target.stem}-classes.png")
     write_atomically(beside, lambda path: classes.save(path))
     return [str(target), str(beside)]
