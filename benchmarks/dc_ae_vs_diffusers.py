@@ -1,6 +1,6 @@
 """DC-AE encode and decode against diffusers' ``AutoencoderDC`` (same weights, one process, calls in turns).
 
-    python benchmarks/dc_ae_vs_diffusers.py [--sizes 512 1024] [--dtypes float32 bfloat16] [--rounds 3] [--threads 2] [--output benchmarks/results/dc-ae-vs-diffusers.json]
+    python benchmarks/dc_ae_vs_diffusers.py [--sizes 512 1024] [--dtypes float32 bfloat16] [--rounds 3] [--threads 2] [--output FILE]
 
 Rows are added to the output file cell by cell, so that sizes and dtypes can be measured in several runs; a cell that is measured again replaces the old one.
 """
@@ -12,11 +12,11 @@ import json
 from pathlib import Path
 
 import torch
+from zoo_dc_ae.benchmark import MODEL, measure
 
 from zoo_core.bench import BenchContext
 from zoo_core.evaluation import provenance
 from zoo_core.evaluation.results import write_json
-from zoo_dc_ae.benchmark import MODEL, measure
 
 
 def main() -> None:
@@ -37,8 +37,14 @@ def main() -> None:
             rows = measure(context, sizes=[size], dtypes=[dtype], model=options.model, rounds=options.rounds)
             rows = [provenance.plain(row) | {"model": options.model, "date": provenance.now()} for row in rows]
             old = [row for row in old if row["cell"] not in {new["cell"] for new in rows}] + rows
-            record = {"schema": 1, "kind": "benchmark", "name": "dc-ae-vs-diffusers", "against": "diffusers AutoencoderDC", "rows": old, "device": options.device}
-            record |= {"seed": context.seed, "date": provenance.now(), "command": "python benchmarks/dc_ae_vs_diffusers.py", "versions": provenance.versions()}
+            record = {"schema": 1, "kind": "benchmark", "name": "dc-ae-vs-diffusers", "against": "diffusers AutoencoderDC", "rows": old}
+            record |= {
+                "device": options.device,
+                "seed": context.seed,
+                "date": provenance.now(),
+                "command": "python benchmarks/dc_ae_vs_diffusers.py",
+                "versions": provenance.versions(),
+            }
             write_json(options.output, record | {"machine": provenance.machine()})
 
 

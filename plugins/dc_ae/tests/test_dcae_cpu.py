@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional as F
 from zoo_dc_ae import cpu
 from zoo_dc_ae.attention import EfficientViTBlock
 from zoo_dc_ae.layers import Downsample, PointwiseConv, ResBlock, RMSNorm2d, Upsample, average_shortcut
@@ -96,7 +95,10 @@ def test_pointwise_with_one_thread() -> None:
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("block", [ResBlock(16), ResBlock(16, "batch_norm", "relu"), EfficientViTBlock(32), EfficientViTBlock(32, scales=[5]), EfficientViTBlock(32, norm="batch_norm")])
+@pytest.mark.parametrize(
+    "block",
+    [ResBlock(16), ResBlock(16, "batch_norm", "relu"), EfficientViTBlock(32), EfficientViTBlock(32, scales=[5]), EfficientViTBlock(32, norm="batch_norm")],
+)
 @pytest.mark.parametrize("size", [(4, 8), (9, 11)])
 def test_blocks_leave_their_input_alone(block: torch.nn.Module, size: tuple[int, int]) -> None:
     channels = next(block.parameters()).shape[1]
@@ -110,9 +112,30 @@ def test_blocks_leave_their_input_alone(block: torch.nn.Module, size: tuple[int,
 
 def test_quadratic_and_linear_attention_agree() -> None:
     """At most head_dim pixels take the quadratic form; both are the same function (trap 5)."""
-    from zoo_dc_ae.attention import _linear, _quadratic
+    from zoo_dc_ae.attention import LinearAttention2d, quadratic_attention
 
-    q, k, v = (torch.randn(2, 3, 32, 30, dtype=torch.float64) for _ in range(3))
-    torch.testing.assert_close(_linear(F.relu(q), F.relu(k), v), _quadratic(F.relu(q), F.relu(k), v))
-    zero = torch.zeros(1, 1, 32, 4)
-    assert torch.equal(_linear(zero, zero, zero + 1), zero) and torch.equal(_quadratic(zero, zero, zero + 1), zero)
+    linear = LinearAttention2d(32).core
+    q, k, v = (torch.randn(2, 30, 3, 32) for _ in range(3))
+    torch.testing.assert_close(linear(q, k, v, eps=1e-15), quadratic_attention(q, k, v), rtol=1e-4, atol=1e-5)
+    zero = torch.zeros(1, 4, 1, 32)
+    assert torch.equal(linear(zero, zero, zero + 1, eps=1e-15), zero) and torch.equal(quadratic_attention(zero, zero, zero + 1), zero)
+
+
+def test_kernels_are_chosen_when_the_model_is_built() -> None:
+    from zoo_dc_ae.attention import LinearAttention2d
+    from zoo_dc_ae.plugin import TINY_AUTOENCODER
+    from zoo_kernels import ops
+
+    from zoo_core.loading import load
+
+    def build(**options):
+        model = load("dc-ae-f32c32-sana-1.1", weights="random", overrides=TINY_AUTOENCODER, device="cpu", **options)
+        (core,) = {layer.core for layer in model.network.modules() if isinstance(layer, LinearAttention2d)}
+        return model, core
+
+    chosen, core = build()
+    pinned, reference = build(kernels="linear_attention=reference")
+    assert core is not reference and reference is ops.linear_attention.reference
+    assert "cpu" in chosen.report.kernels["linear_attention"] and "reference" in pinned.report.kernels["linear_attention"]
+    x = torch.rand(1, 3, 48, 48)
+    torch.testing.assert_close(chosen.encode(x), pinned.encode(x), rtol=1e-4, atol=1e-5)

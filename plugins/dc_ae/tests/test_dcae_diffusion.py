@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from zoo_core.checkpoint import save_checkpoint
-from zoo_core.errors import CheckpointError, ConfigError, InputError
-from zoo_core.interfaces.model import ClassToImage
-from zoo_core.loading import load
 from zoo_dc_ae.diffusion.layers import guided
 from zoo_dc_ae.diffusion.model import make_sampler
 from zoo_dc_ae.layouts import original_keymap
 from zoo_dc_ae.plugin import TINY_DIFFUSION
+
+from zoo_core.checkpoint import save_checkpoint
+from zoo_core.errors import CheckpointError, ConfigError, InputError
+from zoo_core.interfaces.model import ClassToImage
+from zoo_core.loading import load
 
 UVIT, USIT, DIT = (f"dc-ae-f32c32-in-1.0-{name}-in-512px" for name in ("uvit-s", "usit-h", "dit-xl"))
 NAMES = [UVIT, USIT, DIT]

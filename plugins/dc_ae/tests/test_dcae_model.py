@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from zoo_dc_ae import layouts, memory
+from zoo_dc_ae.loading import save_autoencoder
+from zoo_dc_ae.plugin import TINY_AUTOENCODER
+
 from zoo_core.errors import (
     CheckpointError,
     CheckpointMismatchError,
@@ -23,9 +27,6 @@ from zoo_core.errors import (
 )
 from zoo_core.interfaces.model import ImageAutoencoder
 from zoo_core.loading import load
-from zoo_dc_ae import layouts, memory
-from zoo_dc_ae.loading import save_autoencoder
-from zoo_dc_ae.plugin import TINY_AUTOENCODER
 
 SANA, IN = "dc-ae-f32c32-sana-1.1", "dc-ae-f32c32-in-1.0"
 DATA = Path(__file__).parent / "data"
@@ -123,7 +124,7 @@ def test_bad_weights(tmp_path: Path, tiny) -> None:
     from safetensors.torch import load_file, save_file
 
     save_file({"transformer.weight": torch.zeros(2)}, foreign)
-    with pytest.raises(CheckpointError, match="not a DC-AE autoencoder|none of the known layouts"):
+    with pytest.raises(CheckpointError, match=r"not a DC-AE autoencoder|none of the known layouts"):
         load(SANA, weights=str(foreign), device="cpu")
     tensors = load_file(file)
     tensors.pop("decoder.norm_out.bias")
@@ -151,7 +152,7 @@ def test_bad_weights(tmp_path: Path, tiny) -> None:
 
 
 def test_bad_configuration() -> None:
-    with pytest.raises(ConfigError, match="encoder.depths"):
+    with pytest.raises(ConfigError, match=r"encoder\.depths"):
         load(SANA, weights="random", device="cpu", overrides={"encoder.depths": [1, 1]})
     with pytest.raises(ConfigError):
         load(SANA, weights="random", device="cpu", overrides=["encoder.depht=[1]"])

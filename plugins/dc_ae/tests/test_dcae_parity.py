@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from zoo_core.parity import case_parameters, run_case
 
 pytest.importorskip("zoo_core.loading")

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from zoo_core.errors import ConfigError, InputError, ZooError
 from zoo_core.interfaces.sampler import Sampler, SamplingPlan
 from zoo_core.samplers.ddpm import DDPM, linear_betas, respaced_steps

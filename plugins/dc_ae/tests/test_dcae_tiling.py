@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 from torch.nn import functional as F
-from zoo_core.errors import InputError
-from zoo_core.loading import load
 from zoo_dc_ae import model as model_module
 from zoo_dc_ae.plugin import TINY_AUTOENCODER
 from zoo_dc_ae.tiling import Tiles, tile_starts, upstream_decode, upstream_encode, windowed
+
+from zoo_core.errors import InputError
+from zoo_core.loading import load
 
 RATIO = 32
 
@@ -55,7 +57,7 @@ def test_tiles_cover_everything(length: int, tile: int, stride: int) -> None:
     assert covered == set(range(length))
     if length > tile:
         assert starts[-1] + tile == length
-        assert max(b - a for a, b in zip(starts, starts[1:])) <= stride
+        assert max(b - a for a, b in itertools.pairwise(starts)) <= stride
         assert len(starts) == math.ceil((length - tile) / stride) + 1
 
 

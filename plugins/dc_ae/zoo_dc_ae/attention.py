@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+from zoo_kernels import ops
 
 from zoo_dc_ae.layers import Activation, PointwiseConv, make_norm
 
@@ -38,6 +41,9 @@ class LinearAttention2d(nn.Module):
         self.aggregations = nn.ModuleList(Aggregation(3 * channels, head_dim, kernel) for kernel in scales)
         self.proj = PointwiseConv(channels * (1 + len(scales)), channels, bias=False)
         self.norm = make_norm(norm, channels)
+        # the op ``linear_attention`` of zoo_kernels: its definition until zoo_dc_ae.binding chooses implementations for the device
+        self.core: Callable[..., torch.Tensor] = ops.linear_attention.reference
+        self.core_with_gradient: Callable[..., torch.Tensor] = ops.linear_attention.reference
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         qkv = self.qkv(x)
@@ -49,27 +55,24 @@ class LinearAttention2d(nn.Module):
         """[B, heads * 3 * d, H, W] -> [B, heads * d, H, W]."""
         batch, _, height, width = qkv.shape
         with torch.autocast(qkv.device.type, enabled=False):
-            heads = qkv.float().reshape(batch, -1, 3 * self.head_dim, height * width)
-            q, k, v = heads.split(self.head_dim, dim=2)
-            q, k = F.relu(q), F.relu(k)
-            if height * width > self.head_dim:
-                out = _linear(q, k, v)
+            heads = qkv.permute(0, 2, 3, 1).reshape(batch, height * width, -1, 3 * self.head_dim)
+            q, k, v = heads.split(self.head_dim, dim=-1)
+            if height * width <= self.head_dim:
+                out = quadratic_attention(q, k, v)
             else:
-                out = _quadratic(q, k, v)
-        return out.to(qkv.dtype).reshape(batch, -1, height, width)
+                core = self.core_with_gradient if torch.is_grad_enabled() else self.core
+                out = core(q, k, v, eps=EPS)
+        return out.to(qkv.dtype).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-def _linear(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """``v k^T q / (1 k^T q)``; all [B, heads, d, N]."""
-    numerator = torch.matmul(torch.matmul(v, k.transpose(-1, -2)), q)
-    denominator = torch.matmul(k.sum(-1, keepdim=True).transpose(-1, -2), q)
-    return numerator / (denominator + EPS)
+def quadratic_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The formula of the op ``linear_attention`` with explicit weights: ``a_ij = relu(q_i) . relu(k_j)`` over its row sum, times v; all [B, N, heads, d].
 
-
-def _quadratic(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """The same with explicit weights [N, N]."""
-    weights = torch.matmul(k.transpose(-1, -2), q)
-    return torch.matmul(v, weights / (weights.sum(-2, keepdim=True) + EPS))
+    For at most ``d`` pixels it is the cheaper form; in float32 like the other.
+    """
+    q, k, v = (part.float().transpose(1, 2) for part in (q, k, v))
+    weights = torch.matmul(F.relu(q), F.relu(k).transpose(-1, -2))
+    return torch.matmul(weights / (weights.sum(-1, keepdim=True) + EPS), v).transpose(1, 2)
 
 
 class GatedConv(nn.Module):

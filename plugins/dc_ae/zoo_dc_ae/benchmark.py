@@ -1,12 +1,13 @@
 """Encode and decode against diffusers' ``AutoencoderDC``: same weights, same inputs, one process, calls in turns.
 
-``zoo bench dc-ae-vs-diffusers`` runs all cells; ``python benchmarks/dc_ae_vs_diffusers.py --size 512 --dtype float32`` a choice.  A cell's peak is the memory that one
-call adds at its highest point (weights not counted), measured on the warm-up call.
+``zoo bench dc-ae-vs-diffusers`` runs all cells, ``python benchmarks/dc_ae_vs_diffusers.py --sizes 512 --dtypes float32`` a choice.  A cell's peak is the memory
+that one call adds at its highest point (weights not counted), measured on the warm-up call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo_core.bench import peak_bytes, time_interleaved
@@ -79,13 +80,18 @@ def _cells(context: BenchContext, ours: Autoencoder, theirs: Any, image: torch.T
         results: dict[str, torch.Tensor] = {}
         peaks = {}
         for name, function in (("ours", one), ("other", other)):
-            peaks[f"{name}_peak_bytes"] = peak_bytes(lambda name=name, function=function: results.update({name: function()}), context.device)  # type: ignore[misc]
+            keep = partial(_keep, results, name, function)
+            peaks[f"{name}_peak_bytes"] = peak_bytes(keep, context.device)
         times = time_interleaved({"ours": one, "other": other}, repeats=rounds or context.repeats, warmup=0, device=context.device)
         row = context.row(f"{what} {label}", times, other="diffusers AutoencoderDC", threads=torch.get_num_threads(), **peaks)
         row["difference_std"] = float((results["ours"].float() - results["other"].float()).abs().max() / results["other"].float().std())
         rows.append(row)
         context.log(f"{row['cell']}: {row['ours_ms'] / 1000:.2f} s, diffusers {row['other_ms'] / 1000:.2f} s, ratio {row['ratio']:.2f}, peaks {peaks}")
     return rows
+
+
+def _keep(results: dict[str, torch.Tensor], name: str, function: Callable[[], torch.Tensor]) -> None:
+    results[name] = function()
 
 
 def run(context: BenchContext) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The paper's speed-up of U-ViT-H at 512 pixels: DC-AE-f64 latents with patch 1 against SD-VAE-f8 latents with patch 2.
 
-The token counts are the paper's (8 x 8 = 64 against 32 x 32 = 1024); with CUDA the network is U-ViT-H itself, on a CPU a smaller one (said in the result).  Weights are
-random: speed does not depend on them.  ``value`` is the ratio of the denoising network alone; rows give it with decoding too.
+The token counts are the paper's (8 x 8 = 64 against 32 x 32 = 1024); with CUDA the network is U-ViT-H itself, on a CPU a smaller one (said in the result).
+Weights are random: speed does not depend on them.  ``value`` is the ratio of the denoising network alone; rows give it with decoding too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ def networks(device: torch.device) -> tuple[UViT, UViT, dict[str, Any]]:
     theirs = replace(ours, input_size=64, patch_size=2, in_channels=4)
     dtype = torch.bfloat16 if full else torch.float32
     one, other = (UViT(config).to(device=device, dtype=dtype) for config in (ours, theirs))
-    return one, other, {**size, "tokens": [ours.tokens, theirs.tokens], "dtype": str(dtype)[6:], "pixels": 512, "full_size": full, "threads": torch.get_num_threads()}
+    return (
+        one,
+        other,
+        {**size, "tokens": [ours.tokens, theirs.tokens], "dtype": str(dtype)[6:], "pixels": 512, "full_size": full, "threads": torch.get_num_threads()},
+    )
 
 
 def _batch(network: UViT, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -76,7 +76,7 @@ def upsample(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, shuffle:
         weight: [O, C, 3, 3] (nearest x2 + convolution) or [4 * O, C, 3, 3] (``shuffle``: convolution + pixel-shuffle).
         repeats: Copies of each channel in the shortcut; 0 for none.
     """
-    batch, channels, height, width = x.shape
+    batch, _, height, width = x.shape
     x = x.contiguous(memory_format=torch.channels_last)
     if shuffle:
         outputs = weight.shape[0] // 4
