@@ -260,6 +260,7 @@ class Sana(Model):
             self.components["text_encoder"].to("cpu")
         if with_pag:
             parts, masks = [*parts, features], [*masks, mask]
+        parts, masks = trim(parts, masks)
         length = max(part.shape[1] for part in parts)
         parts = [torch.nn.functional.pad(part, (0, 0, 0, length - part.shape[1])) for part in parts]
         masks = [torch.nn.functional.pad(m, (0, length - m.shape[1])) for m in masks]
@@ -363,6 +364,17 @@ def control_rows(controlnet: Any, captions: dict[tuple[bool, bool], Caption], fe
     rows = {key: caption.memory[0][0].shape[0] for key, caption in captions.items()}
     total = max(rows.values())
     return {key: full if count == total else _rows(full, total - count, None) for key, count in rows.items()}
+
+
+def trim(features: list[Tensor], masks: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Cut off columns that are padding in every row: their attention weight, exp(-10000), is exactly 0, so only time is lost on them.
+
+    A row without any text would attend uniformly; then nothing is cut.
+    """
+    if any(bool((mask.sum(1) == 0).any()) for mask in masks):
+        return features, masks
+    used = max(int(mask.any(0).nonzero().max()) + 1 for mask in masks)
+    return [part[:, :used] for part in features], [mask[:, :used] for mask in masks]
 
 
 def _rows(caption: Caption, begin: int, end: int | None) -> Caption:
