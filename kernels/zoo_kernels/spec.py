@@ -66,12 +66,14 @@ class OpSpec:
         name: Unique.
         signature: Human-readable signature with shapes.
         reference: The definition.
-        example: ``example(device, dtype, seed, size) -> (args, kwargs)`` for parity and benchmarks; ``size`` is ``"tiny"``, ``"small"`` or ``"large"``.
+        example: ``example(device, dtype, seed, size) -> (args, kwargs)`` for parity and benchmarks; ``size`` is ``"empty"`` (no tokens),
+            ``"tiny"``, ``"small"`` or ``"large"``.
         tolerance: dtype name -> largest relative error ``|out - ref| / |ref|`` (norms) against the reference in float32.
         bytes_moved: ``bytes_moved(args, kwargs)``: every input read once, every output written once.
         flops: ``flops(args, kwargs)``.
         rival: What a user would call otherwise, same arguments (None: nothing), and its name.
         differentiable: Positions of ``args`` that may need gradients.
+        compare: ``compare(out, ref, args, kwargs) -> error`` where a norm makes no sense (indices); None: relative norm.
     """
 
     name: str
@@ -84,6 +86,7 @@ class OpSpec:
     rival: Callable[..., Any] | None = None
     rival_name: str = ""
     differentiable: Sequence[int] = ()
+    compare: Callable[..., float] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ q, k, v: [B, N, H, d], any strides; the core runs in float32 whatever the dtype;
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from zoo_kernels.definition import loader, on_cpu, on_triton
 from zoo_kernels.registry import KernelRegistry
-from zoo_kernels.spec import KernelImpl, OpSpec, Query
+from zoo_kernels.spec import KernelImpl, OpSpec
 
-SIZES = {"tiny": (2, 37, 3, 16), "small": (2, 256, 4, 32), "large": (2, 4096, 36, 32)}
+SIZES = {"empty": (2, 0, 3, 16), "tiny": (2, 37, 3, 16), "small": (2, 256, 4, 32), "large": (2, 4096, 36, 32)}
 
 
 def example(device: Any, dtype: Any, seed: int = 0, size: str = "tiny") -> tuple[list[Any], dict[str, Any]]:
@@ -34,26 +36,6 @@ def flops(args: Any, kwargs: Any) -> int:
     return 4 * b * h * n * d * (d + 1)
 
 
-def _cpu(query: Query) -> list[str]:
-    return [] if query.device.type == "cpu" else [f"runs on a CPU, not on {query.device.type}"]
-
-
-def _triton(query: Query) -> list[str]:
-    from zoo_kernels.triton_support import reasons
-
-    found = reasons(query)
-    dim = query.hints.get("head_dim")
-    if dim is not None and (dim & (dim - 1) or not 16 <= dim <= 128):
-        found.append(f"head_dim {dim} is not a power of two from 16 to 128")
-    return found
-
-
-def _load(name: str) -> Any:
-    import importlib
-
-    return lambda: importlib.import_module(f"zoo_kernels.operations.linear_attention.{name}").linear_attention
-
-
 def register(registry: KernelRegistry) -> None:
     from zoo_kernels.operations.linear_attention.reference import linear_attention
 
@@ -69,5 +51,6 @@ def register(registry: KernelRegistry) -> None:
             differentiable=(0, 1, 2),
         )
     )
-    registry.add(KernelImpl("linear_attention", "cpu", _load("cpu"), _cpu, priority=10))
-    registry.add(KernelImpl("linear_attention", "triton", _load("triton"), _triton, priority=20))
+    registry.add(KernelImpl("linear_attention", "cpu", loader(f"{__name__}.cpu", "linear_attention"), on_cpu, priority=10))
+    fits = partial(on_triton, power_of_two="head_dim", high=128)
+    registry.add(KernelImpl("linear_attention", "triton", loader(f"{__name__}.triton", "linear_attention"), fits, priority=20, compile_safe=False))
