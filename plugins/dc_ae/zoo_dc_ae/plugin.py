@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo_core import hookimpl
-from zoo_core.specs import BenchmarkSpec, ClaimSpec, ConformanceSpec, EvaluatorSpec, ParitySpec, WeightsSpec
+from zoo_core.specs import BenchmarkSpec, ClaimSpec, ConformanceSpec, EvaluatorSpec, ParitySpec, RecipeSpec, WeightsSpec
 
 TINY_CODER = {
     "widths": [16, 32, 64],
@@ -68,6 +68,19 @@ def zoo_evaluators() -> list[EvaluatorSpec]:
             task="image-autoencoder",
             build="zoo_core.evaluation.reconstruction:Reconstruction",
             metrics={"psnr": "higher", "ssim": "higher", "lpips": "lower", "rfid": "lower"},
+        )
+    ]
+
+
+@hookimpl
+def zoo_recipes() -> list[RecipeSpec]:
+    return [
+        RecipeSpec(
+            name="dc-ae/autoencoder",
+            summary="the paper's three training phases: all at low resolution, the latent's neighbours at high resolution, the decoder's head with a critic",
+            run="zoo_dc_ae.training.recipe:run",
+            config_class="zoo_dc_ae.training.config:AutoencoderTrainConfig",
+            produces="dc-ae-emoji",
         )
     ]
 
