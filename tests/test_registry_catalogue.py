@@ -34,8 +34,8 @@ def test_catalogue_and_compiled_fragments_are_up_to_date() -> None:
 
 
 def test_root_yaml_and_shipped_json_say_the_same() -> None:
-    text = (ROOT / "registry.yaml").read_text(encoding="utf-8")
-    assert yaml.safe_load(text) == json.loads((ROOT / "zoo_core" / "data" / "registry.json").read_text(encoding="utf-8"))
+    text = (ROOT / "registry.yaml").read_bytes()
+    assert fragments.from_yaml(text, "registry.yaml") == json.loads((ROOT / "zoo_core" / "data" / "registry.json").read_text(encoding="utf-8"))
 
 
 def test_every_catalogue_model_has_what_a_user_needs() -> None:
@@ -144,6 +144,7 @@ models:
         revision: null
         files: [{path: config.json}, {path: model.safetensors, size: null, sha256: null}]
     tags: [last]
+    trained: {date: 2026-11-23, seed: 0}
 """
 
 
@@ -178,7 +179,7 @@ def test_build_compiles_a_plugin_project_of_its_own(tmp_path: Path) -> None:
     source.write_text(FRAGMENT)
     assert compilation.build(tmp_path) == [source.with_suffix(".json")]
     data, remarks = fragments.read(str(source.parent))
-    assert not remarks and "pinned-model" in data["models"]
+    assert not remarks and data["models"]["pinned-model"]["trained"] == {"date": "2026-11-23", "seed": 0}
     assert compilation.build(tmp_path, check=True) == []
     source.write_text(FRAGMENT.replace("[last]", "[first]"))
     assert compilation.build(tmp_path, check=True) == [source.with_suffix(".json")]

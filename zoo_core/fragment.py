@@ -84,11 +84,17 @@ def parse(content: bytes, path: str) -> Any:
 
 
 def from_yaml(content: bytes, path: str) -> Any:
-    """YAML as plain data (safe loader)."""
+    """YAML as plain data that JSON can hold (safe loader; an unquoted date stays text)."""
     import yaml
 
+    class Plain(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        yaml_implicit_resolvers = {  # noqa: RUF012 - yaml's own name
+            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
     try:
-        return yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(content, Loader=Plain)
     except (yaml.YAMLError, RecursionError) as error:
         raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}", fix="correct the file", file=path) from None
 
