@@ -86,7 +86,8 @@ def _known(what: str, value: str | None, known: Iterable[str]) -> None:
 def licence_text(card: Mapping[str, Any]) -> str:
     """Name and SPDX identifier of the weights' licence."""
     licence = card.get("licence") or {}
-    return " ".join(dict.fromkeys(str(licence[key]) for key in ("spdx", "name") if licence.get(key)))
+    spdx, name = str(licence.get("spdx") or ""), str(licence.get("name") or "")
+    return name if spdx in name else f"{spdx} {name}".strip()
 
 
 def weights_bytes(card: Mapping[str, Any]) -> int:

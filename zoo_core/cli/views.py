@@ -20,11 +20,16 @@ def _rows(cards: Iterable[Mapping[str, Any]]) -> list[list[str]]:
             size(api.weights_bytes(card)),
             card["status"],
             card["plugin"] + ("" if card["installed"] else " (not installed)"),
-            api.licence_text(card) or "-",
+            shortened(api.licence_text(card) or "-", 28),
             card.get("summary", ""),
         ]
         for card in cards
     ]
+
+
+def shortened(text: str, length: int) -> str:
+    """At most ``length`` characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 COLUMNS = ("model", "task", "parameters", "weights", "status", "plugin", "licence", "summary")
