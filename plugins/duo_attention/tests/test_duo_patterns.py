@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from zoo_core.errors import CheckpointError, InputError
-from zoo_core.loading import load
 from zoo_duo_attention import measure
 from zoo_duo_attention.heatmap import draw_pattern
 from zoo_duo_attention.patterns import binarise, binarise_legacy, bundled, find_pattern, random_pattern, read_pattern, write_pattern
+
+from zoo_core.errors import CheckpointError, InputError
+from zoo_core.loading import load
 
 TINY = {
     "hidden_size": 64,

@@ -96,7 +96,7 @@ def random_model(request: BuildRequest, dtype: Any, attention: str, rope: Any) -
     from zoo_llm.bytes_tokenizer import byte_tokenizer
 
     config = config_of(request, rope)
-    with torch.random.fork_rng(), torch.device("cpu"):
+    with torch.random.fork_rng(), torch.device("meta" if request.device.type == "meta" else "cpu"):
         torch.manual_seed(request.weights.seed)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     return model, byte_tokenizer() if config.get_text_config(decoder=True).vocab_size >= 260 else None

@@ -139,6 +139,8 @@ class LanguageModel(Model):
 
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}", fix="max_new_tokens=128")
+        if temperature < 0 or not 0 < top_p <= 1:
+            raise InputError(f"temperature is {temperature}, top_p is {top_p}", fix="temperature >= 0 (0 is greedy) and 0 < top_p <= 1")
         ids, mask = self.encode(prompt)
         self._check_length(ids.shape[1] + max_new_tokens)
         cache = self.new_cache(reserve=ids.shape[1] + max_new_tokens)

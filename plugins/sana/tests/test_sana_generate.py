@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from zoo_sana.layers import relu_linear_attention
+from zoo_sana.model import Sana
+from zoo_sana.sizes import nearest_bin, resize_and_crop
+from zoo_sana.transformer import sincos_grid
 
 from zoo_core.errors import InputError
 from zoo_core.interfaces import TextToImage
 from zoo_core.loading import load
 from zoo_core.samplers import SCM, FlowEuler
-from zoo_sana.layers import relu_linear_attention
-from zoo_sana.model import Sana
-from zoo_sana.sizes import nearest_bin, resize_and_crop
-from zoo_sana.transformer import sincos_grid
 
 
 class TinyAutoencoder:
@@ -143,8 +143,8 @@ def test_null_mask_rules_differ(model: Sana) -> None:
 
 
 def test_control_net_with_zero_gates_changes_nothing_and_with_gates_something() -> None:
-    overrides = {"transformer": {"in_channels": 4, "out_channels": 4, "heads": 4, "head_dim": 8, "cross_heads": 2, "layers": 3, "caption_channels": 32, "sample_size": 8},
-                 "text_tokens": 24, "instruction": False, "control_blocks": 2}  # fmt: skip
+    shape = {"in_channels": 4, "out_channels": 4, "heads": 4, "head_dim": 8, "cross_heads": 2, "layers": 3, "caption_channels": 32, "sample_size": 8}
+    overrides = {"transformer": shape, "text_tokens": 24, "instruction": False, "control_blocks": 2}
     model = load("sana-0.6b-controlnet-hed", weights="random", device="cpu", dtype="float32", overrides=overrides)
     model.components["autoencoder"] = TinyAutoencoder()
     picture = Image.new("RGB", (40, 32), (200, 30, 30))

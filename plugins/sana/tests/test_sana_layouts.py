@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from zoo_sana import layouts
+from zoo_sana.config import TransformerConfig, from_diffusers, from_original, to_diffusers, to_original
+from zoo_sana.loading import load_transformer, save_transformer
+from zoo_sana.transformer import SanaTransformer
 
 from zoo_core.checkpoint import DictSource, open_checkpoint
 from zoo_core.errors import CheckpointError, ConfigError, InputError, ZooError
 from zoo_core.loading import load
 from zoo_core.parity import golden_folder
 from zoo_core.registry import get_registry
-from zoo_sana import layouts
-from zoo_sana.config import TransformerConfig, from_diffusers, from_original, to_diffusers, to_original
-from zoo_sana.loading import load_transformer, save_transformer
-from zoo_sana.transformer import SanaTransformer
 
 DATA = Path(__file__).parent / "data"
 MANIFESTS = sorted(golden_folder("sana").glob("manifest-sana*.json"))
@@ -108,7 +108,13 @@ def test_every_catalogue_entry_builds_on_meta_with_the_listed_parameters() -> No
 
 def test_bad_options_are_refused() -> None:
     small = {"transformer": {"layers": 1, "heads": 2, "cross_heads": 2, "caption_channels": 8}}
-    for options in ({"qant": "int8"}, {"cache": "duo"}, {"quant": "int3"}, {"overrides": {"transformer": {"layerz": 2}}}, {"overrides": {"transformer": {"cross_heads": 7}}}):
+    for options in (
+        {"qant": "int8"},
+        {"cache": "duo"},
+        {"quant": "int3"},
+        {"overrides": {"transformer": {"layerz": 2}}},
+        {"overrides": {"transformer": {"cross_heads": 7}}},
+    ):
         merged = {"overrides": small, **options}
         with pytest.raises(ZooError) as caught:
             load("sana-0.6b-1024", weights="random", device="cpu", dtype="float32", **merged)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from zoo_core.checkpoint import KeyMap, Rename
 from zoo_sana.config import TransformerConfig
 from zoo_sana.layers import Block
 from zoo_sana.layouts import diffusers_keymap
 from zoo_sana.transformer import Caption, SanaTransformer
-
-from zoo_core.checkpoint import KeyMap, Rename
 
 
 class SanaControlNet(SanaTransformer):

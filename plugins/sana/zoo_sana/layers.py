@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from zoo_sana.config import TransformerConfig
 
 MASK_BIAS = -10000.0

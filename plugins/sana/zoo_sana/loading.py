@@ -51,7 +51,11 @@ def transformer_files(weights: ResolvedWeights) -> list[Path]:
         return [weights.files[plain[0]]]
     native = [n for n in chosen if not any(mark in Path(n).name for mark in (".fp16.", ".bf16."))] or chosen
     if not native:
-        raise CheckpointError(f"no transformer weights among {len(weights.files)} files", tried=sorted(weights.files)[:6], fix="give the published folder, or the transformer's file")
+        raise CheckpointError(
+            f"no transformer weights among {len(weights.files)} files",
+            tried=sorted(weights.files)[:6],
+            fix="give the published folder, or the transformer's file",
+        )
     return [weights.files[n] for n in native]
 
 
@@ -71,16 +75,24 @@ def configure(request: BuildRequest, source: TensorSource | None) -> Transformer
     own: TransformerConfig = request.config.transformer
     if source is None:
         return own.check()
-    data = request.weights.config if request.weights.config.get("num_attention_heads") or request.weights.config.get("hidden_size") else config_beside(request.weights)
+    data = (
+        request.weights.config
+        if request.weights.config.get("num_attention_heads") or request.weights.config.get("hidden_size")
+        else config_beside(request.weights)
+    )
     if data:
         return replace(from_published(data), gradient_checkpointing=own.gradient_checkpointing)
     keys = set(source.keys())
     if layouts.transformer_layout(keys) == layouts.ORIGINAL:
-        return replace(own, qk_norm="blocks.0.attn.q_norm.weight" in keys, guidance_embed="cfg_embedder.mlp.0.weight" in keys, attention_eps=1e-8, cross_norm_eps=1e-6)
+        return replace(
+            own, qk_norm="blocks.0.attn.q_norm.weight" in keys, guidance_embed="cfg_embedder.mlp.0.weight" in keys, attention_eps=1e-8, cross_norm_eps=1e-6
+        )
     return replace(own, qk_norm="transformer_blocks.0.attn1.norm_q.weight" in keys, guidance_embed="time_embed.guidance_embedder.linear_1.weight" in keys)
 
 
-def load_transformer(config: TransformerConfig, source: TensorSource | None, *, seed: int = 0, device: Any = "cpu", dtype: Any = None, report: Any = None) -> SanaTransformer:
+def load_transformer(
+    config: TransformerConfig, source: TensorSource | None, *, seed: int = 0, device: Any = "cpu", dtype: Any = None, report: Any = None
+) -> SanaTransformer:
     """The network in evaluation mode: mapped from ``source``, or seeded when that is None."""
     if source is None:
         module = init_random(lambda: SanaTransformer(config), seed, device, dtype)
@@ -98,7 +110,8 @@ def load_transformer(config: TransformerConfig, source: TensorSource | None, *, 
 def build(request: BuildRequest) -> Sana:
     """Builder of every Sana model.
 
-    Options: ``sampler`` (name), ``quant`` (``int8`` or ``int4``, weight only), ``offload_text_encoder``, ``autoencoder`` (registry name), ``text_encoder`` (folder).
+    Options: ``sampler`` (name), ``quant`` (``int8`` or ``int4``, weight only), ``offload_text_encoder``, ``autoencoder`` (registry name),
+    ``text_encoder`` (folder).
 
     Raises:
         ConfigError: Unknown option.
@@ -238,7 +251,9 @@ def controlnet_from(source: TensorSource, config: TransformerConfig, *, dtype: A
     return module.eval()
 
 
-def save_transformer(model: Sana | SanaTransformer, folder: str | os.PathLike[str], *, layout: str = layouts.DIFFUSERS, extra: Mapping[str, Any] | None = None) -> list[Path]:
+def save_transformer(
+    model: Sana | SanaTransformer, folder: str | os.PathLike[str], *, layout: str = layouts.DIFFUSERS, extra: Mapping[str, Any] | None = None
+) -> list[Path]:
     """Write the transformer's weights and ``config.json`` in a published layout; round trips are exact."""
     module = model if isinstance(model, SanaTransformer) else model.transformer
     if layout not in layouts.KEYMAPS:

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from zoo_sana.guidance import Guidance
-from zoo_sana.sizes import check_size, nearest_bin, resize_and_crop
-from zoo_sana.text import check_prompts, default_instruction
-from zoo_sana.transformer import Caption, SanaTransformer
 
 from zoo_core.errors import InputError
 from zoo_core.interfaces import ImageResult, Model
 from zoo_core.interfaces.model import ProgressCallback
+from zoo_sana.guidance import Guidance
+from zoo_sana.sizes import check_size, nearest_bin, resize_and_crop
+from zoo_sana.text import check_prompts, default_instruction
+from zoo_sana.transformer import Caption, SanaTransformer
 
 Chooser = Callable[[str, list[Any]], int]
 """``choose(prompt, pictures) -> index``: the verifier of best-of-n sampling."""

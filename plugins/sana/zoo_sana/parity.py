@@ -46,7 +46,17 @@ def _few_steps(model: Any, io: Any, steps: int, key: str) -> Iterator[Check]:
     model._noise = lambda *a, **k: next(noise)  # the recorded draws instead of fresh ones
     size = tuple(side * model.autoencoder_ratio for side in start.shape[-2:])
     result = model.generate(
-        ["x"] * len(start), text=text, latents=start, steps=steps, guidance=4.5, sampler=SCM(), height=size[0], width=size[1], binning=False, output="latent", seed=0
+        ["x"] * len(start),
+        text=text,
+        latents=start,
+        steps=steps,
+        guidance=4.5,
+        sampler=SCM(),
+        height=size[0],
+        width=size[1],
+        binning=False,
+        output="latent",
+        seed=0,
     )
     del model._noise
     yield Check(key, result.latents, io[key], Tolerance(std=1e-3))

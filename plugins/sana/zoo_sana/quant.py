@@ -26,7 +26,9 @@ def quantise(module: nn.Module, kind: str, *, group: int = 32) -> str:
     if kind not in ("int8", "int4"):
         raise InputError(f"quant={kind!r} is unknown", fix="quant='int8' or quant='int4'")
     config: Any = Int8WeightOnlyConfig() if kind == "int8" else IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(group))
-    chosen = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear) and ".attn." in name or ".cross." in name or ".ffn." in name}
+    chosen = {
+        name: layer for name, layer in module.named_modules() if (isinstance(layer, nn.Linear) and ".attn." in name) or ".cross." in name or ".ffn." in name
+    }
     chosen = {name: layer for name, layer in chosen.items() if isinstance(layer, nn.Linear) and (kind == "int8" or layer.in_features % group == 0)}
     before = {name: layer.weight.detach().clone() for name, layer in chosen.items()}
     quantize_(module, config, filter_fn=lambda layer, name: name in chosen)
@@ -36,4 +38,5 @@ def quantise(module: nn.Module, kind: str, *, group: int = 32) -> str:
         errors.append(float((weight.float() - before[name].float()).norm() / before[name].float().norm().clamp_min(1e-12)))
     size = sum(w.numel() * w.element_size() for w in before.values())
     small = size / next(iter(before.values())).element_size() * (1 if kind == "int8" else 0.5 + 2 / group)
-    return f"{kind}: {len(chosen)} layers, relative weight error mean {sum(errors) / len(errors):.2e}, max {max(errors):.2e}; {size:,} -> about {int(small):,} bytes"
+    report = f"{kind}: {len(chosen)} layers, relative weight error mean {sum(errors) / len(errors):.2e}, max {max(errors):.2e}"
+    return f"{report}; {size:,} -> about {int(small):,} bytes"

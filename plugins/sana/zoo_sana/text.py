@@ -55,8 +55,8 @@ class TextEncoder(nn.Module):
     def features(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states after the final norm [B, L, width].
 
-        Padding stands right of causal attention, so it cannot change earlier positions; padded positions are still computed because the shared-mask rule lets the
-        transformer see them.
+        Padding stands right of causal attention, so it cannot change earlier positions; padded positions are still computed because the
+        shared-mask rule lets the transformer see them.
         """
         device = self.device
         return self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).last_hidden_state

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from zoo_sana.config import TransformerConfig
-from zoo_sana.layers import MASK_BIAS, Block, RMSNorm
 
 from zoo_core.errors import InputError
+from zoo_sana.config import TransformerConfig
+from zoo_sana.layers import MASK_BIAS, Block, RMSNorm
 
 
 def sinusoid(times: Tensor, width: int = 256) -> Tensor:

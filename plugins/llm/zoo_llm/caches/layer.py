@@ -197,13 +197,13 @@ class PolicyLayer(CacheLayerMixin):
         """Remember recent calls so that :meth:`crop` can take tokens back (assisted decoding)."""
         self.recording = True
 
-    def crop(self, tokens_to_remove: int) -> None:
-        """Take back the last ``-tokens_to_remove`` tokens (transformers passes a number <= 0).
+    def crop(self, length: int) -> None:
+        """Forget everything after the first ``length`` tokens; a number <= 0 takes back that many of the last ones (transformers' form).
 
         Raises:
             InputError: Streaming heads already forgot what would be needed and the past was not recorded.
         """
-        remove = abs(tokens_to_remove)
+        remove = max(0, self.cumulative_length - length) if length > 0 else -length
         target = self.cumulative_length - remove
         if remove == 0:
             self._undo.clear()
