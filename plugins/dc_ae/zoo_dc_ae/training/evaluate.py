@@ -63,6 +63,7 @@ def latent_features(encode: Callable[[Tensor], Tensor], images: Tensor, batch: i
 
 def sheet(real: Tensor, made: Tensor, columns: int = 12) -> Tensor:
     """uint8 [3, H, W]: rows of originals, each with its reconstructions below."""
+    columns = min(columns, len(real))
     count = len(real) // columns * columns
     rows = []
     for start in range(0, count, columns):
