@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-
-from zoo_core.errors import ConfigError
-from zoo_core.training import load_weights
 from zoo_dc_ae.autoencoder import DCAE
 from zoo_dc_ae.config import AutoencoderConfig, CoderConfig
 from zoo_dc_ae.training import evaluate as measures
@@ -17,6 +14,9 @@ from zoo_dc_ae.training.config import AutoencoderTrainConfig, LossConfig, emoji_
 from zoo_dc_ae.training.data import Augment, compose, load_pictures
 from zoo_dc_ae.training.losses import laplacian_pyramid, reconstruction_loss, trunk_excess
 from zoo_dc_ae.training.recipe import run
+
+from zoo_core.errors import ConfigError
+from zoo_core.training import load_weights
 
 
 def tiny() -> AutoencoderConfig:
