@@ -38,14 +38,8 @@ def main() -> None:
             rows = [provenance.plain(row) | {"model": options.model, "date": provenance.now()} for row in rows]
             old = [row for row in old if row["cell"] not in {new["cell"] for new in rows}] + rows
             record = {"schema": 1, "kind": "benchmark", "name": "dc-ae-vs-diffusers", "against": "diffusers AutoencoderDC", "rows": old}
-            record |= {
-                "device": options.device,
-                "seed": context.seed,
-                "date": provenance.now(),
-                "command": "python benchmarks/dc_ae_vs_diffusers.py",
-                "versions": provenance.versions(),
-            }
-            write_json(options.output, record | {"machine": provenance.machine()})
+            record |= {"command": "python benchmarks/dc_ae_vs_diffusers.py", "device": options.device, "seed": context.seed, "date": provenance.now()}
+            write_json(options.output, record | {"versions": provenance.versions(), "machine": provenance.machine()})
 
 
 if __name__ == "__main__":
