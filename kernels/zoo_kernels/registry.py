@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 import threading
@@ -20,6 +21,8 @@ class KernelRegistry:
         self._implementations: dict[str, dict[str, KernelImpl]] = {}
         self._lock = threading.RLock()
         self._scanned = False
+        self._origin = ""
+        self._targets: set[str] = set()
 
     def scan(self) -> None:
         """Import the package's own ops (once); adding an op means adding a folder."""
@@ -46,7 +49,30 @@ class KernelRegistry:
             table = self._implementations.setdefault(implementation.op, {})
             if implementation.name in table:
                 raise KernelError(f"operation {implementation.op!r} has an implementation {implementation.name!r} already", fix="choose another name")
-            table[implementation.name] = implementation
+            table[implementation.name] = dataclasses.replace(implementation, origin=implementation.origin or self._origin)
+
+    def register_from(self, target: str) -> None:
+        """Call ``module:function`` with this registry (once); what it adds remembers the target, so that a child process can repeat it.
+
+        Raises:
+            KernelError: ``target`` is not of that form, or cannot be imported.
+        """
+        module, sign, name = target.partition(":")
+        if not sign:
+            raise KernelError(f"{target!r} is not of the form module:function")
+        with self._lock:
+            if target in self._targets:
+                return
+            try:
+                function = getattr(importlib.import_module(module), name)
+            except (ImportError, AttributeError) as error:
+                raise KernelError(f"kernels of {target!r} cannot be registered: {error}") from error
+            self._origin = target
+            try:
+                function(self)
+            finally:
+                self._origin = ""
+            self._targets.add(target)
 
     def op(self, name: str) -> OpSpec:
         self.scan()

@@ -60,12 +60,14 @@ def pinned(op: str, choice: str | None) -> tuple[str, str]:
     return (named, ENVIRONMENT) if named else ("", "")
 
 
-def reasons_against(implementation: KernelImpl, query: Query) -> list[str]:
-    """Why this implementation cannot serve the query (empty: it can)."""
+def reasons_against(implementation: KernelImpl, query: Query, *, trusted: bool = False) -> list[str]:
+    """Why this implementation cannot serve the query (empty: it can); ``trusted`` leaves the quarantine out."""
     reasons = list(implementation.supports(query))
     if query.needs_grad and not implementation.backward:
         reasons.append("has no backward pass")
-    note = quarantined(implementation, query.device)
+    if query.compiled and not implementation.compile_safe:
+        reasons.append("breaks the graph under torch.compile")
+    note = "" if trusted else quarantined(implementation, query.device)
     if note:
         reasons.append(f"quarantined on this machine: {note}")
     return reasons

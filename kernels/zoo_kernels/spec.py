@@ -23,12 +23,14 @@ class Query:
         dtype: Of the inputs.
         needs_grad: Whether gradients will be asked for.
         hints: Shape facts that the op documents (``head_dim=32``...); absent means any.
+        compiled: Whether the call will stand inside ``torch.compile``.
     """
 
     device: torch.device
     dtype: torch.dtype
     needs_grad: bool = False
     hints: Mapping[str, Any] = field(default_factory=dict)
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class KernelImpl:
         compile_safe: No graph break under ``torch.compile``.
         deterministic: Same bits every time.
         version: Changes when its results may change; part of the quarantine key.
+        probe: Checked in a child process before its first use on a machine (a kernel that may crash the process or not compile).
+        origin: ``module:function`` that registers it, for third parties (``registry.register_from`` fills it); the child process calls it.
     """
 
     op: str
@@ -56,6 +60,8 @@ class KernelImpl:
     compile_safe: bool = True
     deterministic: bool = True
     version: int = 1
+    probe: bool = False
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class OpSpec:
         rival: What a user would call otherwise, same arguments (None: nothing), and its name.
         differentiable: Positions of ``args`` that may need gradients.
         compare: ``compare(out, ref, args, kwargs) -> error`` where a norm makes no sense (indices); None: relative norm.
+        variants: Name -> ``change(args, kwargs) -> (args, kwargs)``: other ways to call the op that parity must cover (no weight, another style...).
     """
 
     name: str
@@ -87,6 +94,7 @@ class OpSpec:
     rival_name: str = ""
     differentiable: Sequence[int] = ()
     compare: Callable[..., float] | None = None
+    variants: Mapping[str, Callable[[list[Any], dict[str, Any]], tuple[list[Any], dict[str, Any]]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

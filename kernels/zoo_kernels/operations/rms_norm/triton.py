@@ -135,7 +135,8 @@ def norm(
     if shape[2] > LIMIT:
         raise ValueError(f"rms_norm=triton: {shape[2]} channels are above {LIMIT}")
     if x.numel() == 0:
-        return x * 1
+        out = x if weight is None and bias is None else x + 0 * sum(t.sum() for t in (weight, bias) if t is not None)
+        return out * 1
     weight, bias = (None if t is None else t.contiguous() for t in (weight, bias))
     return _Norm.apply(x, weight, bias, residual, eps, shape, strides, like)  # type: ignore[no-any-return]
 
