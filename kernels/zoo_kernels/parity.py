@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo_kernels.registry import registry
 from zoo_kernels.selection import reasons_against
 from zoo_kernels.spec import KernelImpl, OpSpec, Query
+from zoo_kernels.triton_support import interpreting
 
 LAYOUTS = ("contiguous", "strided", "permuted", "offset", "expanded")
 """Memory of the inputs: plain; every second element of a larger buffer; dimensions stored in reverse; starting off any alignment; first dimension of stride 0."""
@@ -65,6 +66,8 @@ def cases(
         for layout in LAYOUTS:
             yield Case(**base, kind="forward", size=size, layout=layout)
         yield Case(**base, kind="forward", size="empty")
+        if not (device == "cpu" and interpreting()):  # the interpreter needs minutes for it
+            yield Case(**base, kind="forward", size="small")
         for variant in spec.variants:
             yield Case(**base, kind="forward", size=size, variant=variant)
         if item.backward and spec.differentiable:

@@ -27,6 +27,7 @@ def norm_rows(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float,
     step = max(1, CHUNK // max(1, channels))
     for begin in range(0, x.shape[0], step):
         piece = x[begin : begin + step]
+        piece = piece.float() if piece.dtype == torch.float64 else piece
         inverse = torch.linalg.vector_norm(piece, dim=1, keepdim=True, dtype=torch.float32).square_().div_(channels).add_(eps).rsqrt_()
         normed = piece.float() * inverse
         if scale is not None and shift is not None:
