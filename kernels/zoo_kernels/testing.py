@@ -1,14 +1,14 @@
 """The parity cases for your own test-suite.
 
-    import pytest
-    from zoo_kernels import registry
-    from zoo_kernels.testing import judge, parity_cases
+import pytest
+from zoo_kernels import registry
+from zoo_kernels.testing import judge, parity_cases
 
-    my_package.kernels.register(registry)          # add_op / add
+my_package.kernels.register(registry)          # add_op / add
 
-    @pytest.mark.parametrize("case", parity_cases("my_op"), ids=str)
-    def test_parity(case):
-        judge(case)
+@pytest.mark.parametrize("case", parity_cases("my_op"), ids=str)
+def test_parity(case):
+    judge(case)
 """
 
 from __future__ import annotations
