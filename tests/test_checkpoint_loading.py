@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,7 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "m.safetensors"
     save_checkpoint({"a": torch.ones(3)}, path)
     before = path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask(), "readable for whom the umask says"
     from safetensors import SafetensorError
 
     def fail(*_: object, **__: object) -> None:
@@ -232,3 +234,9 @@ def test_overlapping_and_strided_tensors_are_written_as_they_look(tmp_path: Path
 
 def test_dict_source_takes_part_in_everything() -> None:
     assert load_into(nn.Linear(1, 1), DictSource({"weight": torch.ones(1, 1), "bias": torch.ones(1)})).ok
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from zoo_core.checkpoint.memory import release_pages
 from zoo_core.checkpoint.source import TensorSource
 from zoo_core.errors import CheckpointError, MissingDependencyError, UnsafeFileError
 
@@ -184,7 +185,7 @@ class TorchSource(TensorSource):
 
     def release(self, key: str) -> None:
         if self._mapped and key not in self._kept:
-            _release_mapped(self._tensors[key])
+            release_pages(self._tensors[key])
 
     def close(self) -> None:
         self._tensors = {}
@@ -259,16 +260,3 @@ def _global_name(message: str) -> str:
 
     found = re.search(r"GLOBAL ([\w.]+)", message)
     return f"it asks for {found.group(1)}" if found else "it asks for a Python object"
-
-
-def _release_mapped(tensor: torch.Tensor) -> None:
-    """Drop the clean pages that lie wholly inside a file-mapped tensor (no effect where madvise does not exist)."""
-    import ctypes
-
-    if not hasattr(mmap_module, "MADV_DONTNEED") or not tensor.is_contiguous() or tensor.numel() == 0:
-        return
-    page = mmap_module.PAGESIZE
-    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-    first, last = -(-begin // page) * page, end // page * page
-    if last > first:
-        ctypes.CDLL(None, use_errno=True).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap_module.MADV_DONTNEED)

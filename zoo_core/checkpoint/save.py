@@ -74,7 +74,13 @@ def save_checkpoint(
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
     from safetensors.torch import save_file
 
-    atomically(path, lambda temporary: save_file(dict(tensors), str(temporary), metadata=dict(metadata)))
+    def write(temporary: Path) -> None:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask gives; the library makes private files
+        save_file(dict(tensors), str(temporary), metadata=dict(metadata))
+        temporary.chmod(mode)
+
+    atomically(path, write)
 
 
 def _unique(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
@@ -119,7 +119,8 @@ def unpack(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
             raise no_space(folder, needed)
         with disk_errors(folder, needed):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=".pack-", dir=folder.parent))
+            scratch = folder.with_name(f".pack-{secrets.token_hex(8)}")
+            scratch.mkdir()
             try:
                 with zipfile.ZipFile(path) as archive:
                     for entry in manifest["files"]:
