@@ -90,4 +90,6 @@ def zoo_conformance() -> list[ConformanceSpec]:
         "vocab_size": 300,
         "max_position_embeddings": 512,
     }
-    return [ConformanceSpec(name="duo-attention", tiny={"llama-3-8b-1048k": {"overrides": tiny}})]
+    small = {"pattern": "random", "sink": 4, "recent": 8}  # the bundled patterns are for the full number of heads
+    caches = {f"cache:{name}": small for name in ("duo", "duo-int8", "duo-kv4")}
+    return [ConformanceSpec(name="duo-attention", tiny={"llama-3-8b-1048k": {"overrides": tiny}, **caches})]
