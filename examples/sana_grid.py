@@ -54,14 +54,14 @@ def one_word(model: Any, template: str, words: list[str], seed: int, **options: 
     return sheet([[model.generate(template.format(word), seed=seed, **options).images[0] for word in words]])
 
 
-def walk(model: Any, first: str, second: str, steps: int, seed: int, **options: Any) -> Any:
+def walk(model: Any, first: str, second: str, count: int, seed: int, **options: Any) -> Any:
     """Linear interpolation of the text features of two prompts, same noise."""
     a, mask_a = model.encode_text([first])
     b, mask_b = model.encode_text([second])
     mask = (mask_a.bool() | mask_b.bool()).long()
     pictures = []
-    for i in range(steps):
-        share = i / (steps - 1)
+    for i in range(count):
+        share = i / (count - 1)
         text = ((1 - share) * a + share * b, mask)
         pictures.append(model.generate(first, text=text, seed=seed, **options).images[0])
     return sheet([pictures])
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
     args = arguments(argv)
     options: dict[str, Any] = {} if args.steps is None else {"steps": args.steps}
     if args.random:
-        model = zoo.load("sana-0.6b-1024", weights="random", device="cpu", dtype="float32", overrides=TINY, autoencoder="dc-ae-emoji")
+        model = zoo.load("sana-0.6b-1024", weights="random", device="cpu", dtype="float32", overrides=TINY)
         options.update(steps=args.steps or 1, height=64, width=64, binning=False)
     else:
         model = zoo.load(args.model)
