@@ -245,7 +245,8 @@ class ConformanceSpec(Spec):
     """What the conformance kit may use: a tiny model and what it declares not to support (check name -> reason)."""
 
     tiny: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Model name -> options for ``zoo.load(name, weights='random', **options)`` that make it small."""
+    """Model name -> options for ``zoo.load(name, weights='random', **options)`` that make it small (its part ``"call"`` goes to the task method instead);
+    ``"cache:NAME"`` -> options for building that cache."""
     expected_failures: Mapping[str, str] = field(default_factory=dict)
 
 
