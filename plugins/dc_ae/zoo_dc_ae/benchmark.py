@@ -87,9 +87,8 @@ def _cells(context: BenchContext, ours: Autoencoder, theirs: Any, image: torch.T
         row |= {"ours_cpu_ms": busy["ours"], "other_cpu_ms": busy["other"], "cpu_ratio": busy["other"] / busy["ours"]}
         row["difference_std"] = float((results["ours"].float() - results["other"].float()).abs().max() / results["other"].float().std())
         rows.append(row)
-        context.log(
-            f"{row['cell']}: {row['ours_ms'] / 1000:.2f} s, diffusers {row['other_ms'] / 1000:.2f} s, ratio {row['ratio']:.2f}, processor time {row['cpu_ratio']:.2f}, peaks {peaks}"
-        )
+        seconds = f"{row['ours_ms'] / 1000:.2f} s, diffusers {row['other_ms'] / 1000:.2f} s"
+        context.log(f"{row['cell']}: {seconds}, ratio {row['ratio']:.2f}, processor time {row['cpu_ratio']:.2f}, peaks {peaks}")
     return rows
 
 
