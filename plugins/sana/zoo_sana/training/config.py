@@ -50,7 +50,7 @@ class EmojiTrainConfig(TrainConfig):
     autoencoder: str = "dc-ae-emoji"
     data_folder: str = ""
     styles: list[str] = field(default_factory=lambda: ["twitter", "google", "flat"])
-    style_weights: list[float] = field(default_factory=lambda: [3.0, 1.0, 1.0])
+    style_weights: list[float] = field(default_factory=lambda: [3.0, 0.7, 0.7])
     default_style: str = "twitter"
     size: int = 128
     colour_copies: int = 2
@@ -62,16 +62,16 @@ class EmojiTrainConfig(TrainConfig):
     cross_heads: int = 4
     text: TextConfig = field(default_factory=TextConfig)
     shift: float = 2.0
-    draws: int = 4
+    draws: int = 2
     dropout: float = 0.1
     optimiser: str = "muon"
-    decay: float = 0.35
+    decay: float = 0.4
     guidance: float = 3.0
     sample_steps: int = 16
     output: str = "runs/sana-emoji"
     steps: int = 3000
     batch_size: int = 48
-    lr: float = 1.5e-3
+    lr: float = 2.5e-3
     warmup: int = 100
     ema: float = 0.998
     clip_grad: float = 1.0

@@ -18,7 +18,7 @@ from zoo_sana.training import captions as words
 from zoo_sana.training.colours import COLOURS, dominant_hue, recolour, without_colour
 from zoo_sana.training.config import EmojiTrainConfig
 
-GROUP_WEIGHTS = {"symbols": 0.25, "flags": 0.3, "people": 0.6}
+GROUP_WEIGHTS = {"symbols": 0.12, "flags": 0.15, "people": 0.35}
 """How often a group is drawn; 1 for the others (faces, animals, food, travel, activities, objects)."""
 
 
@@ -81,16 +81,13 @@ def collect(config: EmojiTrainConfig, log: Callable[[str], None] = print) -> tup
 
 
 @torch.no_grad()
-def encode(pictures: np.ndarray, rows: list[Row], encoder: Callable[[Tensor], Tensor], batch: int = 64) -> EmojiLatents:
-    """Latents of all pictures, scaled so that the training side has standard deviation 1."""
+def encode(pictures: np.ndarray, rows: list[Row], encoder: Callable[[Tensor], Tensor], scaling_factor: float, batch: int = 64) -> EmojiLatents:
+    """Latents of all pictures, times the autoencoder's scaling factor."""
     parts = []
     for start in range(0, len(pictures), batch):
         images = torch.from_numpy(pictures[start : start + batch]).permute(0, 3, 1, 2).float().div(127.5).sub(1)
         parts.append(encoder(images.contiguous(memory_format=torch.channels_last)).float())
-    raw = torch.cat(parts).contiguous()
-    train = torch.tensor([not row.held_out for row in rows])
-    factor = round(1.0 / float(raw[train].std()), 5)
-    return EmojiLatents(raw * factor, rows, factor)
+    return EmojiLatents(torch.cat(parts).contiguous() * scaling_factor, rows, scaling_factor)
 
 
 def save(data: EmojiLatents, path: str | Path) -> None:
@@ -129,12 +126,15 @@ def tokenise(pool: list[list[str]], tokenizer: Any, length: int) -> Tensor:
 
 
 def draw_counts(rows: list[Row], config: EmojiTrainConfig) -> list[int]:
-    """How often each row appears in one epoch: by style, by group; recoloured copies share one picture's weight."""
+    """How often each row appears in one epoch: by style, by group, twice for names of one word (what people type); recoloured copies count half."""
     weights = dict(zip(config.styles, config.style_weights))
-    wish = [
-        0.0 if row.held_out else weights[row.style] * GROUP_WEIGHTS.get(row.group, 1.0) * (0.5 / max(config.colour_copies, 1) if row.colour else 1.0) * 2
-        for row in rows
-    ]
+
+    def weight(row: Row) -> float:
+        copies = 0.5 / max(config.colour_copies, 1) if row.colour else 1.0
+        plain = 2.0 if len(words.clean(row.name).split()) == 1 else 1.0
+        return 0.0 if row.held_out else 2 * weights[row.style] * GROUP_WEIGHTS.get(row.group, 1.0) * copies * plain
+
+    wish = [weight(row) for row in rows]
     return [int(value) + (random.Random(f"{config.seed}-{i}").random() < value % 1) for i, value in enumerate(wish)]
 
 

@@ -74,8 +74,8 @@ class FlowNetwork(nn.Module):
         names = ("embed_tokens", "table", "depthwise", "patch_embed", "transformer.out.", "time_mlp")
         return [p for key, p in self.named_parameters() if p.ndim >= 2 and any(name in key for name in names)]
 
-    def export(self, folder: Path, tokenizer: Any, config: EmojiTrainConfig, scaling_factor: float, dtype: torch.dtype = torch.bfloat16) -> Path:
-        """Pipeline folder in the published layout: ``transformer/``, ``text_encoder/``, ``tokenizer/``, ``scheduler/``, ``model_index.json``."""
+    def export(self, folder: Path, tokenizer: Any, config: EmojiTrainConfig, dtype: torch.dtype = torch.bfloat16) -> Path:
+        """Pipeline folder in the published layout: ``transformer/``, ``text_encoder/``, ``tokenizer/``, ``scheduler/``, ``model_index.json``, ``zoo.json``."""
         from zoo_core.checkpoint import save_checkpoint
 
         for part in ("transformer", "scheduler"):
@@ -95,8 +95,8 @@ class FlowNetwork(nn.Module):
             "text_encoder": ["transformers", "Gemma2Model"],
             "tokenizer": ["transformers", "GemmaTokenizerFast"],
             "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
-            "_zoo": {"autoencoder": config.autoencoder, "scaling_factor": scaling_factor, "text_tokens": config.text.length, "instruction": False},
         }
+        _write(folder / "zoo.json", {"autoencoder": config.autoencoder, "text_tokens": config.text.length, "instruction": False})
         _write(folder / "model_index.json", index)
         return folder
 

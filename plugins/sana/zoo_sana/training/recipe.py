@@ -58,7 +58,7 @@ def run(config: EmojiTrainConfig) -> dict[str, Any]:
     result = trainer.run()
     if rank == 0:
         network.load_state_dict(load_weights(result["checkpoint"], "network"))
-        result["export"] = str(network.export(Path(config.output) / "export", tokenizer, config, latents.scaling_factor))
+        result["export"] = str(network.export(Path(config.output) / "export", tokenizer, config))
     return result
 
 
@@ -71,7 +71,7 @@ def prepare(config: EmojiTrainConfig, log: Callable[[str], None] = print) -> emo
 
     autoencoder = load(config.autoencoder, device="cpu")
     pictures, rows = emoji.collect(config, log)
-    data = emoji.encode(pictures, rows, autoencoder.encode)
+    data = emoji.encode(pictures, rows, autoencoder.encode, autoencoder.scaling_factor)
     if int(os.environ.get("RANK", 0)) == 0:
         emoji.save(data, path)
     return data
