@@ -19,11 +19,20 @@ def on_cpu(query: Query) -> list[str]:
     return [] if query.device.type == "cpu" else [f"runs on a CPU, not on {query.device.type}"]
 
 
-def on_triton(query: Query, *, power_of_two: str = "", low: int = 16, high: int = 256, multiples: dict[str, int] | None = None) -> list[str]:
-    """Reasons against a Triton kernel; hint ``power_of_two`` must be a power of two in [low, high] when it is given."""
-    from zoo_kernels.triton_support import reasons
+def on_triton(query: Query, *, power_of_two: str = "", low: int = 16, high: int = 256, bfloat16_products: bool = False) -> list[str]:
+    """Reasons against a Triton kernel.
+
+    Args:
+        power_of_two: Hint that must be a power of two in [low, high] when it is given.
+        bfloat16_products: The kernel hands bfloat16 blocks to ``tl.dot``, which Triton's interpreter multiplies as raw bits.
+    """
+    import torch
+
+    from zoo_kernels.triton_support import interpreting, reasons
 
     found = reasons(query)
+    if bfloat16_products and query.dtype == torch.bfloat16 and interpreting():
+        found.append("Triton's interpreter multiplies bfloat16 blocks wrongly (a GPU does not)")
     value = query.hints.get(power_of_two) if power_of_two else None
     if value is not None and (value & (value - 1) or not low <= value <= high):
         found.append(f"{power_of_two} {value} is not a power of two from {low} to {high}")

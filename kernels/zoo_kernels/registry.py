@@ -22,6 +22,7 @@ class KernelRegistry:
         self._lock = threading.RLock()
         self._scanned = False
         self._origin = ""
+        self._origins: dict[str, str] = {}
         self._targets: set[str] = set()
 
     def scan(self) -> None:
@@ -41,6 +42,7 @@ class KernelRegistry:
             if op.name in self._ops:
                 raise KernelError(f"operation {op.name!r} is registered already", fix="choose another name")
             self._ops[op.name] = op
+            self._origins[op.name] = self._origin
             self.add(KernelImpl(op.name, "reference", lambda: op.reference, priority=-100))
 
     def add(self, implementation: KernelImpl) -> None:
@@ -79,6 +81,11 @@ class KernelRegistry:
         if name not in self._ops:
             raise KernelError(f"operation {name!r} is unknown", fix=f"known: {', '.join(sorted(self._ops))}")
         return self._ops[name]
+
+    def origin(self, op: str) -> str:
+        """``module:function`` that registered the operation ("" for the package's own)."""
+        self.op(op)
+        return self._origins[op]
 
     def implementations(self, op: str) -> list[KernelImpl]:
         """Best first."""

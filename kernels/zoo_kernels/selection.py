@@ -73,31 +73,45 @@ def reasons_against(implementation: KernelImpl, query: Query, *, trusted: bool =
     return reasons
 
 
-def choose(op: str, query: Query, choice: str | None = None, *, fallback: bool = True) -> tuple[Callable[..., Any], Choice]:
-    """The callable and the record of the decision; see :func:`select`."""
+def choose(op: str, query: Query, choice: str | None = None, *, fallback: bool = True, probe: bool = True) -> tuple[Callable[..., Any], Choice]:
+    """The callable and the record of the decision; see :func:`select`.  ``probe=False`` starts no child process."""
+    from zoo_kernels.probe import first_use
+
     name, who = pinned(op, choice)
     rejected: dict[str, list[str]] = {}
     candidates = registry.implementations(op)
     if name:
         candidates = [registry.implementation(op, name), *(c for c in candidates if c.name != name)]
+    surprises: dict[str, str] = {}
     for position, implementation in enumerate(candidates):
-        reasons = reasons_against(implementation, query)
+        reasons, surprise = reasons_against(implementation, query, trusted=True), False
+        if not reasons:
+            note = quarantined(implementation, query.device)
+            reasons = [f"quarantined on this machine: {note}"] if note else first_use(implementation, query) if probe else []
+            surprise = bool(reasons)
         if not reasons:
             try:
                 function = implementation.load()
-            except ImportError as error:
-                reasons = [f"cannot be imported ({error})"]
+            except Exception as error:
+                reasons, surprise = [f"cannot be loaded ({type(error).__name__}: {error})"], True
             else:
                 forced = who if name and position == 0 else ""
-                return function, Choice(op, implementation.name, forced, rejected)
+                return function, Choice(op, implementation.name, forced, rejected, surprises)
         rejected[implementation.name] = reasons
-        if name and position == 0:
-            if not fallback:
-                raise KernelError(f"kernel {op}={name} (forced by {who}) cannot run here", reasons=rejected, fix=f"leave the choice out, or {op}=reference")
-            if (op, name) not in _warned:
-                _warned.add((op, name))
-                warnings.warn(f"kernel {op}={name} (forced by {who}) cannot run here: {'; '.join(reasons)}; another is used", RuntimeWarning, stacklevel=4)
+        forced_now = bool(name) and position == 0
+        if forced_now and not fallback:
+            raise KernelError(f"kernel {op}={name} (forced by {who}) cannot run here", reasons=rejected, fix=f"leave the choice out, or {op}=reference")
+        if forced_now or surprise:
+            surprises[implementation.name] = "; ".join(reasons)
+            _warn(op, implementation.name, f" (forced by {who})" if forced_now else "", surprises[implementation.name])
     raise KernelError(f"no implementation of {op} can serve {query.dtype} on {query.device}", reasons=rejected)
+
+
+def _warn(op: str, name: str, forced: str, reasons: str) -> None:
+    """Say once per process that the next best implementation is used."""
+    if (op, name) not in _warned:
+        _warned.add((op, name))
+        warnings.warn(f"kernel {op}={name}{forced} cannot run here: {reasons}; another is used", RuntimeWarning, stacklevel=4)
 
 
 def select(
@@ -108,6 +122,7 @@ def select(
     needs_grad: bool = False,
     choice: str | None = None,
     fallback: bool = True,
+    compiled: bool = False,
     **hints: Any,
 ) -> Callable[..., Any]:
     """A plain callable of operation ``op`` for this device, dtype and shape: bind it once, call it often.
@@ -115,6 +130,7 @@ def select(
     Args:
         choice: Force an implementation (else ``use()``, else the environment variable ``ZOO_KERNELS``).
         fallback: When the forced one cannot run: use another with one warning (True), or raise (False).
+        compiled: The call will stand inside ``torch.compile``: implementations that break the graph are left out.
         hints: Shape facts the operation documents.
 
     Raises:
@@ -125,7 +141,7 @@ def select(
     >>> attend(torch.randn(1, 5, 2, 8), torch.randn(1, 5, 2, 8), torch.randn(1, 5, 2, 8)).shape
     torch.Size([1, 5, 2, 8])
     """
-    query = Query(torch.device(device), dtype, needs_grad, hints)
+    query = Query(torch.device(device), dtype, needs_grad, hints, compiled)
     function, record = choose(op, query, choice, fallback=fallback)
     _choices[id(function)] = (function, record)
     return function
@@ -138,5 +154,10 @@ def describe(function: Callable[..., Any]) -> str:
 
 
 def explain(op: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, needs_grad: bool = False, **hints: Any) -> Choice:
-    """The choice for a query, with the reasons against every implementation that comes before it."""
-    return choose(op, Query(torch.device(device), dtype, needs_grad, hints))[1]
+    """The choice for a query, with the reasons against every implementation that comes before it; starts no child process."""
+    return choose(op, Query(torch.device(device), dtype, needs_grad, hints), probe=False)[1]
+
+
+def survey(op: str, query: Query) -> list[tuple[KernelImpl, list[str]]]:
+    """Every implementation, best first, with its reasons against the query (empty: it can serve)."""
+    return [(item, reasons_against(item, query)) for item in registry.implementations(op)]

@@ -99,13 +99,17 @@ class OpSpec:
 
 @dataclass(frozen=True)
 class Choice:
-    """What :func:`zoo_kernels.select` decided: implementation, who pinned it, and why the others were not taken."""
+    """What :func:`zoo_kernels.select` decided: implementation, who pinned it, and why the others were not taken.
+
+    ``surprises``: those of ``rejected`` that one would have expected to serve (forced, quarantined, failed their check); part of the text.
+    """
 
     op: str
     name: str
     pinned_by: str = ""
     rejected: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    surprises: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         pinned = f" (forced by {self.pinned_by})" if self.pinned_by else ""
-        return f"{self.name}{pinned}"
+        return f"{self.name}{pinned}" + "".join(f"; not {name}: {why}" for name, why in self.surprises.items())

@@ -52,4 +52,4 @@ def register(registry: KernelRegistry) -> None:
     def fits(query: Any) -> list[str]:
         return on_triton(query, power_of_two="head_dim", low=32)
 
-    registry.add(KernelImpl(name, "triton", loader(f"{__name__}.triton", name), fits, priority=20, backward=False, compile_safe=False))
+    registry.add(KernelImpl(name, "triton", loader(f"{__name__}.triton", name), fits, priority=20, backward=False, compile_safe=False, probe=True))

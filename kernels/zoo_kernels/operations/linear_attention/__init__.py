@@ -53,4 +53,4 @@ def register(registry: KernelRegistry) -> None:
     )
     registry.add(KernelImpl("linear_attention", "cpu", loader(f"{__name__}.cpu", "linear_attention"), on_cpu, priority=10))
     fits = partial(on_triton, power_of_two="head_dim", high=128)
-    registry.add(KernelImpl("linear_attention", "triton", loader(f"{__name__}.triton", "linear_attention"), fits, priority=20, compile_safe=False))
+    registry.add(KernelImpl("linear_attention", "triton", loader(f"{__name__}.triton", "linear_attention"), fits, priority=20, compile_safe=False, probe=True))

@@ -135,7 +135,6 @@ class _LinearAttention(torch.autograd.Function):
         return dq, dk, dv, None
 
 
-
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, eps: float = 1e-15) -> Tensor:
     """See :func:`zoo_kernels.operations.linear_attention.reference.linear_attention`.
 

@@ -26,6 +26,14 @@ def example(device: Any, dtype: Any, seed: int = 0, size: str = "tiny") -> tuple
     return [randn(shape, generator, device, dtype), randn((codes, shape[-1]), generator, device, dtype)], {}
 
 
+VARIANTS = {
+    "cosine": lambda args, kwargs: (args, {"metric": "cosine"}),
+    "wide": lambda args, kwargs: ([a.repeat_interleave(5, -1) for a in args], kwargs),  # 80 channels
+    "one-code": lambda args, kwargs: ([args[0], args[1][:1]], kwargs),
+}
+"""Other calls that parity covers."""
+
+
 def compare(out: Any, ref: Any, args: Any, kwargs: Any) -> float:
     """Largest relative excess of the distance of the chosen code over the reference's (two codes equally far up to rounding may be confused)."""
     import torch
@@ -65,6 +73,14 @@ def register(registry: KernelRegistry) -> None:
     from zoo_kernels.operations.nearest_code.reference import nearest_code
 
     signature = 'nearest_code(x[...,d], codebook[K,d], metric="l2"|"cosine") -> int64[...]'
-    registry.add_op(OpSpec("nearest_code", signature, nearest_code, example, TOLERANCE, bytes_moved, flops, rival, "torch.cdist + argmin", compare=compare))
+    registry.add_op(
+        OpSpec(
+            "nearest_code", signature, nearest_code, example, TOLERANCE, bytes_moved, flops, rival, "torch.cdist + argmin", compare=compare, variants=VARIANTS
+        )
+    )
     registry.add(KernelImpl("nearest_code", "cpu", loader(f"{__name__}.cpu", "nearest_code"), on_cpu, priority=10, backward=False))
-    registry.add(KernelImpl("nearest_code", "triton", loader(f"{__name__}.triton", "nearest_code"), on_triton, priority=20, backward=False, compile_safe=False))
+    registry.add(
+        KernelImpl(
+            "nearest_code", "triton", loader(f"{__name__}.triton", "nearest_code"), on_triton, priority=20, backward=False, compile_safe=False, probe=True
+        )
+    )

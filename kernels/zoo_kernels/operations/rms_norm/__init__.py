@@ -66,7 +66,14 @@ def register(registry: KernelRegistry) -> None:
             rival,
             "F.rms_norm + bias",
             differentiable=(0, 1, 2),
+            variants={
+                "no-bias": lambda args, kwargs: (args[:2], kwargs),
+                "plain": lambda args, kwargs: (args[:1], kwargs),
+                "only-bias": lambda args, kwargs: ([args[0], None, args[2]], kwargs),
+                "eps": lambda args, kwargs: (args, {"eps": 0.1}),
+                "one-row": lambda args, kwargs: ([args[0][0, 0], *args[1:]], kwargs),
+            },
         )
     )
     registry.add(KernelImpl("rms_norm", "cpu", loader(f"{__name__}.cpu", "rms_norm"), on_cpu, priority=10))
-    registry.add(KernelImpl("rms_norm", "triton", loader(f"{__name__}.triton", "rms_norm"), fits, priority=20, compile_safe=False))
+    registry.add(KernelImpl("rms_norm", "triton", loader(f"{__name__}.triton", "rms_norm"), fits, priority=20, compile_safe=False, probe=True))

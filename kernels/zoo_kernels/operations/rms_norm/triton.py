@@ -95,7 +95,21 @@ class _Norm(torch.autograd.Function):
         flags = {"WEIGHT": weight is not None, "BIAS": bias is not None}
         grid = (triton.cdiv(groups * rows, block["ROWS"]),)
         _forward[grid](
-            x, weight, bias, other, out, eps, groups, rows, channels, *strides(x), *strides(other), *strides(out), RESIDUAL=residual is not None, **flags, **block
+            x,
+            weight,
+            bias,
+            other,
+            out,
+            eps,
+            groups,
+            rows,
+            channels,
+            *strides(x),
+            *strides(other),
+            *strides(out),
+            RESIDUAL=residual is not None,
+            **flags,
+            **block,
         )
         ctx.save_for_backward(x, weight, bias)
         ctx.eps, ctx.shape, ctx.strides, ctx.like, ctx.has_residual = eps, shape, strides, like, residual is not None

@@ -47,6 +47,8 @@ def rival(x: Any, weight: Any, bias: Any, eps: float = 1e-5, residual: Any = Non
 
 
 def register(registry: KernelRegistry) -> None:
+    import torch
+
     from zoo_kernels.operations.rms_norm_2d.reference import rms_norm_2d
 
     registry.add_op(
@@ -61,7 +63,11 @@ def register(registry: KernelRegistry) -> None:
             rival,
             "F.rms_norm on the permuted view",
             differentiable=(0, 1, 2),
+            variants={
+                "no-residual": lambda args, kwargs: (args, {}),
+                "channels-last": lambda args, kwargs: ([args[0].to(memory_format=torch.channels_last), *args[1:]], kwargs),
+            },
         )
     )
     registry.add(KernelImpl("rms_norm_2d", "cpu", loader(f"{__name__}.cpu", "rms_norm_2d"), on_cpu, priority=10))
-    registry.add(KernelImpl("rms_norm_2d", "triton", loader(f"{__name__}.triton", "rms_norm_2d"), fits, priority=20, compile_safe=False))
+    registry.add(KernelImpl("rms_norm_2d", "triton", loader(f"{__name__}.triton", "rms_norm_2d"), fits, priority=20, compile_safe=False, probe=True))

@@ -47,6 +47,29 @@ def rival(x: Any, cos: Any, sin: Any) -> Any:
     return x * cos[:, None] + torch.cat((-x[..., half:], x[..., :half]), -1) * sin[:, None]
 
 
+def with_positions(args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The angles as tables, looked up by shuffled position ids (one row for all sequences)."""
+    import torch
+
+    x, cos, sin = args
+    return [x, cos[0], sin[0]], {"position_ids": torch.arange(x.shape[2], device=x.device).flip(0)[None]}
+
+
+def partial_half(args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Only the first half of the channels turns."""
+    x, cos, sin = args
+    half = x.shape[-1] // 2
+    return [x, cos[..., : half // 2], sin[..., : half // 2]], {"rotary_dim": half}
+
+
+VARIANTS = {
+    "interleaved": lambda args, kwargs: ([args[0], *(t[..., : t.shape[-1] // 2] for t in args[1:])], {"style": "interleaved"}),
+    "positions": with_positions,
+    "partial": partial_half,
+}
+"""Other calls that parity covers."""
+
+
 def register(registry: KernelRegistry) -> None:
     from zoo_kernels.operations.rotary.reference import rotary
 
@@ -62,7 +85,8 @@ def register(registry: KernelRegistry) -> None:
             rival,
             "x*cos + rotate_half(x)*sin",
             differentiable=(0,),
+            variants=VARIANTS,
         )
     )
     registry.add(KernelImpl("rotary", "cpu", loader(f"{__name__}.cpu", "rotary"), on_cpu, priority=10))
-    registry.add(KernelImpl("rotary", "triton", loader(f"{__name__}.triton", "rotary"), on_triton, priority=20, compile_safe=False))
+    registry.add(KernelImpl("rotary", "triton", loader(f"{__name__}.triton", "rotary"), on_triton, priority=20, compile_safe=False, probe=True))

@@ -17,7 +17,9 @@ def angles(cos: Tensor, sin: Tensor, style: str, position_ids: Tensor | None, ro
     if style not in STYLES:
         raise ValueError(f"rotary: style {style!r} is unknown; choose from {', '.join(STYLES)}")
     if rotary_dim % 2 or cos.shape != sin.shape or cos.shape[-1] not in (rotary_dim // 2, rotary_dim):
-        raise ValueError(f"rotary: cos {tuple(cos.shape)} and sin {tuple(sin.shape)} must have {rotary_dim // 2} or {rotary_dim} channels for rotary_dim {rotary_dim}")
+        raise ValueError(
+            f"rotary: cos {tuple(cos.shape)} and sin {tuple(sin.shape)} must have {rotary_dim // 2} or {rotary_dim} channels for rotary_dim {rotary_dim}"
+        )
     if cos.shape[-1] == rotary_dim:
         pick = slice(0, rotary_dim // 2) if style == "half" else slice(0, None, 2)
         cos, sin = cos[..., pick], sin[..., pick]

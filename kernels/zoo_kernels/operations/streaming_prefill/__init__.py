@@ -55,6 +55,6 @@ def register(registry: KernelRegistry) -> None:
     registry.add(KernelImpl(name, "cpu", loader(f"{__name__}.cpu", name), on_cpu, priority=10, backward=False, compile_safe=False))
 
     def fits(query: Any) -> list[str]:
-        return on_triton(query, power_of_two="head_dim")
+        return on_triton(query, power_of_two="head_dim", bfloat16_products=True)
 
-    registry.add(KernelImpl(name, "triton", loader(f"{__name__}.triton", name), fits, priority=20, backward=False, compile_safe=False))
+    registry.add(KernelImpl(name, "triton", loader(f"{__name__}.triton", name), fits, priority=20, backward=False, compile_safe=False, probe=True))

@@ -86,10 +86,10 @@ def streaming_prefill(
     has_old = old_k is not None and old_v is not None and old_columns is not None and old_columns.numel() > 0
     before_k, before_v, columns = (old_k, old_v, old_columns) if has_old else (k, v, k)
     assert before_k is not None and before_v is not None and columns is not None
-    rows = 64 if d <= 128 else 32
+    rows = 64 if d * q.element_size() <= 256 else 32  # keys and values of a step must fit into shared memory
     _prefill[(triton.cdiv(n, rows), b * h)](
         q, k, v, before_k, before_v, columns, out, (d**-0.5 if scale is None else scale) * LOG2E.value, sink, recent, start, h, h // k.shape[1], n,
         before_k.shape[2] if has_old else 0, *q.stride(), *k.stride(), *v.stride(), *before_k.stride(), *before_v.stride(), *out.stride(),
-        D=d, ROWS=rows, STEP=64 if d <= 128 else 32, OLD=has_old, PRECISION=precision(q.dtype),
+        D=d, ROWS=rows, STEP=rows if d * q.element_size() <= 512 else 16, OLD=has_old, PRECISION=precision(q.dtype),
     )  # fmt: skip
     return out
