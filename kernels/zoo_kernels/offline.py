@@ -1,8 +1,7 @@
 """Compiling Triton kernels for a GPU that is not in this machine: the compiler's complaints without the device.
 
-An operation is called with tensors on the CPU; launches are caught, and the kernel is compiled to the target's machine code with the types of its arguments.  Nothing runs,
-so results mean nothing.
-"""
+An operation is called with tensors on the CPU; launches are caught, and the kernel is compiled to the target's machine code with the types of its
+arguments.  Nothing runs, so results mean nothing."""
 
 from __future__ import annotations
 

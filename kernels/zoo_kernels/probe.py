@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from zoo_kernels.parity import Case, Verdict
-from zoo_kernels.quarantine import quarantine, release_one, trusted, trust
+from zoo_kernels.quarantine import quarantine, release_one, trust, trusted
 from zoo_kernels.registry import registry
 from zoo_kernels.spec import KernelImpl, Query
 from zoo_kernels.triton_support import interpreting

@@ -1,8 +1,7 @@
 """Records: an operation, an implementation of it, a query, and a choice.
 
-An operation has one name, one documented signature and one reference implementation in plain PyTorch, which defines it.  Any number of other implementations state the reasons
-why they cannot serve a query.
-"""
+An operation has one name, one documented signature and one reference implementation in plain PyTorch, which defines it.  Any number of other
+implementations state the reasons why they cannot serve a query."""
 
 from __future__ import annotations
 

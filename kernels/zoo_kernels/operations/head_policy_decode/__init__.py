@@ -1,10 +1,9 @@
 """``head_policy_decode(q, full_k, full_v, ring_k, ring_v, slots, ring_valid=None, first=None, scale=None) -> out``: one new token over a mix of kv-heads.
 
 Some kv-heads keep all L tokens, the others sinks and a ring of S slots (DuoAttention, section 2.3; StreamingLLM).  q: [B, H, G, d], G queries per kv-head;
-full_k, full_v: [B, Hf, L, d]; ring_k, ring_v: [B, Hr, S, d], in any order of slots; ``slots``: one integer per kv-head, s >= 0 for full head s and -1 - s for ring head s.
-The new token's key and value are in the caches already.  ring_valid: bool [B or 1, S], False where a slot holds nothing; first: int64 [B], first real column per row
-(left padding).  A row that may see nothing gives 0.  Result [B, H, G, d]; softmax in float32; no gradients.
-"""
+full_k, full_v: [B, Hf, L, d]; ring_k, ring_v: [B, Hr, S, d], in any order of slots; ``slots``: one integer per kv-head, s >= 0 for full head s and -1 - s
+for ring head s. The new token's key and value are in the caches already.  ring_valid: bool [B or 1, S], False where a slot holds nothing; first: int64 [B],
+first real column per row (left padding).  A row that may see nothing gives 0.  Result [B, H, G, d]; softmax in float32; no gradients."""
 
 from __future__ import annotations
 

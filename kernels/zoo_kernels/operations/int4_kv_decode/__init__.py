@@ -1,9 +1,9 @@
 """``int4_kv_decode(q, k_codes, k_scale, k_zero, v_codes, v_scale, v_zero, first=None, scale=None) -> out``: one new token over 4-bit keys and values.
 
-q: [B, H, G, d], G queries per kv-head.  codes: uint8 [B, H, L, d/2], the even channel in the high nibble, the odd one in the low; scale, zero: [B, H, L, g], one per token,
-head and group of d/g channels; value = code * scale + zero (DuoAttention's INT4 cache).  first: int64 [B], first real column per row (left padding).  Result [B, H, G, d].
-Values are restored in float32 (a cache that restores them to float16 first differs by that rounding); no dequantised copy in the Triton implementation; no gradients.
-"""
+q: [B, H, G, d], G queries per kv-head.  codes: uint8 [B, H, L, d/2], the even channel in the high nibble, the odd one in the low; scale, zero: [B, H, L,
+g], one per token, head and group of d/g channels; value = code * scale + zero (DuoAttention's INT4 cache).  first: int64 [B], first real column per row
+(left padding).  Result [B, H, G, d]. Values are restored in float32 (a cache that restores them to float16 first differs by that rounding); no dequantised
+copy in the Triton implementation; no gradients."""
 
 from __future__ import annotations
 

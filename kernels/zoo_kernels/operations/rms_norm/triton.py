@@ -1,8 +1,7 @@
 """Triton, forward and backward, for rows with any strides (:func:`norm` serves ``rms_norm`` and ``rms_norm_2d``).
 
-A program holds a few rows with all their channels in registers: x is read once and the result written once.  In the backward pass a fixed number of programs walk over the
-rows; each keeps its own sum for weight and bias, and the sums are added at the end (no atomics).
-"""
+A program holds a few rows with all their channels in registers: x is read once and the result written once.  In the backward pass a fixed number of
+programs walk over the rows; each keeps its own sum for weight and bias, and the sums are added at the end (no atomics)."""
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
     out[b,:,h,w] = x[b,:,h,w] / sqrt(mean_c(x^2) + eps) * weight + bias (+ residual[b,:,h,w])
 
-x, residual: [B, C, H, W] in any memory format; weight, bias: [C].  The core runs in float32.  ``overwrite=True`` allows (does not oblige) an implementation to use the memory
-of x for the result.  DC-AE's norm (``trms2d`` in its configuration files).
-"""
+x, residual: [B, C, H, W] in any memory format; weight, bias: [C].  The core runs in float32.  ``overwrite=True`` allows (does not oblige) an implementation
+to use the memory of x for the result.  DC-AE's norm (``trms2d`` in its configuration files)."""
 
 from __future__ import annotations
 

@@ -2,10 +2,9 @@
 
     (a, b) -> (a cos - b sin, b cos + a sin)   for every pair (a, b) of channels
 
-x: [B, H, N, d], any strides.  Pairs: ``style="half"`` (i, i + r/2), as in Llama; ``style="interleaved"`` (2i, 2i + 1), as in GPT-J; r = ``rotary_dim`` (default d);
-channels from r on pass unchanged.  cos, sin: one angle per pair, [B or 1, N, r/2], or the same doubled to r channels (copies as the style pairs them: only one copy is
-read).  With ``position_ids`` [B or 1, N] (int64) they are tables [T, r/2 or r].  Computed in float32; gradients for x only.
-"""
+x: [B, H, N, d], any strides.  Pairs: ``style="half"`` (i, i + r/2), as in Llama; ``style="interleaved"`` (2i, 2i + 1), as in GPT-J; r = ``rotary_dim``
+(default d); channels from r on pass unchanged.  cos, sin: one angle per pair, [B or 1, N, r/2], or the same doubled to r channels (copies as the style
+pairs them: only one copy is read).  With ``position_ids`` [B or 1, N] (int64) they are tables [T, r/2 or r].  Computed in float32; gradients for x only."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from zoo_kernels.operations.rotary.reference import angles
 @triton.jit
 def _rotate(
     x, cos, sin, ids, out, sign, H, N, D, xb, xh, xn, xd, cb, cn, cd, ib, i_n, ob, oh, on, od,
-    HALF: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, STEP: tl.constexpr, IDS: tl.constexpr,
+    HALF: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,
+    FIRST: tl.constexpr, SECOND: tl.constexpr, STEP: tl.constexpr, IDS: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1).to(tl.int64)
     batch = head // H

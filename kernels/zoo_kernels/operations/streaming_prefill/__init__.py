@@ -1,10 +1,10 @@
-"""``streaming_prefill(q, k, v, sink, recent, old_k=None, old_v=None, old_columns=None, start=0, scale=None) -> out``: sinks and a recent window, linear in the tokens.
+"""``streaming_prefill(q, k, v, sink, recent, old_k=None, old_v=None, old_columns=None, start=0, scale=None) -> out``: sinks and a recent window, linear in
+the tokens.
 
-The N new tokens have the columns start ... start + N - 1.  A query at column i sees the key at column j iff j <= i and (j < sink or j >= i - recent): sinks, the ``recent``
-tokens before it, and itself (the rule of decoding with such a cache, so that a prompt gives the same result in any chunks).  q: [B, H, N, d]; k, v: [B, Hk, N, d], H a
-multiple of Hk.  What is left of earlier chunks: old_k, old_v [B, Hk, M, d] with their columns, int64 [M], -1 for an empty slot, in any order.  Softmax in float32;
-no gradients.
-"""
+The N new tokens have the columns start ... start + N - 1.  A query at column i sees the key at column j iff j <= i and (j < sink or j >= i - recent):
+sinks, the ``recent`` tokens before it, and itself (the rule of decoding with such a cache, so that a prompt gives the same result in any chunks).  q: [B,
+H, N, d]; k, v: [B, Hk, N, d], H a multiple of Hk.  What is left of earlier chunks: old_k, old_v [B, Hk, M, d] with their columns, int64 [M], -1 for an
+empty slot, in any order.  Softmax in float32; no gradients."""
 
 from __future__ import annotations
 
