@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo_core.hookspecs import hookimpl
-from zoo_core.specs import BenchmarkSpec, ClaimSpec, ConformanceSpec, ParitySpec, WeightsSpec
+from zoo_core.specs import BenchmarkSpec, ClaimSpec, ConformanceSpec, ParitySpec, RecipeSpec, WeightsSpec
 
 TINY = {
     "transformer": {
@@ -44,6 +44,19 @@ def zoo_weights() -> list[WeightsSpec]:
 @hookimpl
 def zoo_parity() -> list[ParitySpec]:
     return [ParitySpec(name=kind, run=f"zoo_sana.parity:{kind}") for kind in ("transformer", "schedulers", "controlnet", "pipeline")]
+
+
+@hookimpl
+def zoo_recipes() -> list[RecipeSpec]:
+    return [
+        RecipeSpec(
+            name="sana/emoji",
+            summary="the whole architecture at small scale on captioned emoji: rectified flow, text encoder trained along",
+            run="zoo_sana.training.recipe:run",
+            config_class="zoo_sana.training.config:EmojiTrainConfig",
+            produces="sana-emoji",
+        )
+    ]
 
 
 @hookimpl
