@@ -45,7 +45,7 @@ class LossConfig:
 
 @dataclass
 class AutoencoderTrainConfig(TrainConfig):
-    """``zoo train dc-ae/autoencoder phase=1 data=emoji output=runs/ae``.
+    """``zoo train dc-ae/autoencoder phase=1 data=emoji output=runs/ae``; the defaults are what ``dc-ae-emoji`` was trained with.
 
     Attributes:
         phase: 1 = everything at low resolution, reconstruction losses; 2 = only the layers next to the latent at high resolution; 3 = only the decoder's head
@@ -72,8 +72,8 @@ class AutoencoderTrainConfig(TrainConfig):
     data: str = "emoji"
     data_folder: str = ""
     size: int = 128
-    low_size: int = 0
-    low_steps: int = 0
+    low_size: int = 64
+    low_steps: int = 1400
     init: str = ""
     model: AutoencoderConfig = field(default_factory=emoji_autoencoder)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -87,7 +87,8 @@ class AutoencoderTrainConfig(TrainConfig):
     critic_lr: float = 2e-4
     critic_start: int = 100
     output: str = "runs/dc-ae"
-    steps: int = 9000
+    steps: int = 2100
+    precision: str = "bfloat16"
     lr: float = 2e-3
     warmup: int = 100
     ema: float = 0.998
@@ -105,6 +106,6 @@ class AutoencoderTrainConfig(TrainConfig):
         self.require(0 <= self.decay <= 1, "decay", "a fraction in [0, 1]")
         ratio = self.model.ratio
         self.require(self.size > 0 and self.size % ratio == 0, "size", f"a multiple of {ratio}")
-        self.require(self.low_size % ratio == 0, "low_size", f"a multiple of {ratio}, or 0")
+        self.require(self.low_size % ratio == 0 and self.low_size <= self.size, "low_size", f"a multiple of {ratio} up to size, or 0")
         if self.phase > 1 and not self.init:
             raise ConfigError(f"phase {self.phase} goes on from trained weights", fix="init=<run folder of the phase before>")

@@ -26,7 +26,7 @@ class TextConfig:
 
 @dataclass
 class EmojiTrainConfig(TrainConfig):
-    """``zoo train sana/emoji output=runs/sana-emoji``.
+    """``zoo train sana/emoji output=runs/sana-emoji``; the defaults are what ``sana-emoji`` was trained with, but for its first 480 steps (see TRAINING.md).
 
     Attributes:
         autoencoder: Name of the autoencoder in the registry, or a folder that its plugin loads.
@@ -69,8 +69,9 @@ class EmojiTrainConfig(TrainConfig):
     guidance: float = 3.0
     sample_steps: int = 16
     output: str = "runs/sana-emoji"
-    steps: int = 3000
-    batch_size: int = 48
+    steps: int = 1850
+    precision: str = "bfloat16"
+    batch_size: int = 96
     lr: float = 2.5e-3
     warmup: int = 100
     ema: float = 0.998
