@@ -33,9 +33,9 @@ def duo_plan(
     Args:
         model: The language model handle.
         storage: Storage format of both kinds of heads.
-        pattern: Bundled pattern name, pattern directory, a bool/float array [layers, kv heads], ``"streaming"`` (all heads stream), ``"random"`` (a
-        seeded random choice), or None: the
-            pattern of the model's catalogue entry (``defaults: {pattern: ...}``).
+        pattern: Bundled pattern name, pattern directory, a bool/float array [layers, kv heads], ``"streaming"`` (all heads stream), ``"random"``
+            (a seeded random choice), or None: the pattern that the model's catalogue entry names (``defaults: {pattern: ...}``), else the bundled
+            one that was learnt on this model.
         sparsity: Share of streaming heads; default 0.5 (MHA models with a published pattern: 0.75, see the model's card).
         threshold, full_heads: Other rules instead of ``sparsity``.
         sink, recent: Override the pattern's sizes.
@@ -48,7 +48,7 @@ def duo_plan(
     config = model.module.config
     shape = (layer_count(config), kv_heads(config))
     defaults = dict(model.card.get("defaults", {}))
-    chosen = defaults.get("pattern") if pattern is None else pattern
+    chosen = pattern if pattern is not None else defaults.get("pattern") or patterns.pattern_of_model(model.name)
     if chosen is None:
         raise InputError(
             f"model {model.name!r} has no head pattern",

@@ -102,6 +102,15 @@ def find_pattern(name: str | Path) -> Pattern:
     )
 
 
+def pattern_of_model(model: str) -> str | None:
+    """Name of the bundled pattern that was learnt on catalogue model ``model`` (``model_name`` in its config.json), or None."""
+    folder = files("zoo_duo_attention").joinpath("data/patterns")
+    for known in bundled():
+        if json.loads(folder.joinpath(known, "config.json").read_text(encoding="utf-8")).get("model_name") == model:
+            return known
+    return None
+
+
 def binarise(
     alphas: np.ndarray, *, sparsity: float | None = None, threshold: float | None = None, full_heads: int | None = None, tie_break: np.ndarray | None = None
 ) -> np.ndarray:
