@@ -51,7 +51,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(pictures: Path, output: Path, **changes: Any) -> AutoencoderTrainConfig:
     values: dict[str, Any] = {
         "data": str(pictures), "output": str(output), "size": 32, "model": tiny(), "steps": 40, "batch_size": 8, "lr": 4e-3, "warmup": 5, "ema": 0.8,
-        "decay": 0.5, "log_every": 20, "eval_every": 0, "save_every": 0, "tensorboard": False, "device": "cpu", "precision": "float32", "low_size": 0, "low_steps": 0,
+        "decay": 0.5, "log_every": 20, "eval_every": 0, "save_every": 0, "tensorboard": False, "device": "cpu",
+        "precision": "float32", "low_size": 0, "low_steps": 0,
     }  # fmt: skip
     return AutoencoderTrainConfig(**{**values, **changes})
 
