@@ -66,6 +66,19 @@ def estimate(config: AutoencoderConfig, height: int, width: int, *, what: str = 
     return int(elements_per_pixel(config, what, itemsize) * height * width * batch * itemsize)
 
 
+def estimate_exact(
+    config: AutoencoderConfig, height: int, width: int, tile: tuple[int, int], *, what: str = "decode", batch: int = 1, itemsize: int = 4
+) -> int:
+    """Peak bytes with ``tiling="exact"``: the deep stages whole, the others one tile (with a margin of half its side) at a time."""
+    from zoo_dc_ae.exact import local_stages
+
+    coder = config.decoder if what == "decode" else config.encoder
+    border = local_stages(coder)
+    deep = max(_stage_elements(coder, stage, 4 / itemsize, None) / 4**stage for stage in range(border, len(coder.widths)))
+    pixels = min(2 * tile[0], height) * min(2 * tile[1], width)
+    return int(batch * itemsize * (deep * height * width + elements_per_pixel(config, what, itemsize) * pixels))
+
+
 def available_bytes(device: Any) -> int | None:
     """Free memory of ``device``; None where that cannot be told."""
     import torch

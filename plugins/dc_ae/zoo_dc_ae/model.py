@@ -11,8 +11,8 @@ import torch
 
 from zoo_core.errors import DeviceError, InputError
 from zoo_core.interfaces.model import ImageResult, Model
+from zoo_dc_ae import exact, memory
 from zoo_dc_ae import images as pictures
-from zoo_dc_ae import memory
 from zoo_dc_ae import tiling as tiled
 from zoo_dc_ae.autoencoder import DCAE, Taps
 
@@ -73,7 +73,8 @@ class Autoencoder(Model):
         Args:
             images: Any floating dtype, any device; moved and cast to the model's.
             pad: Extend sides that are not multiples of ``ratio`` by reflection at right and bottom (the latent then has the rounded-up size).
-            tiling: ``"auto"`` (``"window"`` above 2048 pixels, else off), ``"off"``, ``"window"`` or ``"upstream"`` (see :mod:`zoo_dc_ae.tiling`).
+            tiling: ``"off"``, ``"exact"``, ``"window"``, ``"upstream"`` (see :mod:`zoo_dc_ae.tiling`) or ``"auto"``: above 2048 pixels ``"exact"`` if the
+                memory allows it, else ``"window"``; below, off.
             tile, stride: In pixels; default 1024 (512 for ``"upstream"``), and 3/4 (7/8) of it.
             taps: Receives the output of every encoder stage (untiled only).
 
@@ -87,13 +88,15 @@ class Autoencoder(Model):
         images = images.to(device=self.device, dtype=self.dtype)
         if pad:
             images = pictures.pad_reflect(images, self.ratio)
-        mode, tiles = self._tiling(images.shape[-2], images.shape[-1], tiling, tile, stride)
+        mode, tiles = self._tiling(images.shape[-2], images.shape[-1], tiling, tile, stride, "encode", images.shape[0])
         if mode != "upstream":
             self._check_sides(images.shape[-2], images.shape[-1])
-        self._check_memory("encode", images.shape[0], images.shape[-2:], tiles)
+        self._check_memory("encode", images.shape[0], images.shape[-2:], mode, tiles)
         network = self.network
         if tiles is None:
             latents = network.encode(images, taps) if taps is not None else network.encode(images)
+        elif mode == "exact":
+            latents = exact.encode(network.encoder, network.config.encoder, images, tiles.size)
         elif mode == "upstream":
             latents = tiled.upstream_encode(network.encode, images, tiles, self.ratio)
         else:
@@ -125,11 +128,13 @@ class Autoencoder(Model):
             raise InputError(f"latents are empty: {_describe(latents)}", fix="give at least one latent")
         latents = latents.to(device=self.device, dtype=self.dtype)
         height, width = (side * self.ratio for side in latents.shape[-2:])
-        mode, tiles = self._tiling(height, width, tiling, tile, stride)
-        self._check_memory("decode", latents.shape[0], (height, width), tiles)
+        mode, tiles = self._tiling(height, width, tiling, tile, stride, "decode", latents.shape[0])
+        self._check_memory("decode", latents.shape[0], (height, width), mode, tiles)
         network = self.network
         if tiles is None:
             images = network.decode(latents, taps) if taps is not None else network.decode(latents)
+        elif mode == "exact":
+            images = exact.decode(network.decoder, network.config.decoder, latents, tiles.size)
         elif mode == "upstream":
             images = tiled.upstream_decode(network.decode, latents, tiles, self.ratio)
         else:
@@ -199,20 +204,31 @@ class Autoencoder(Model):
                 fix="pass pad=True and decode(..., size=(height, width)), or use reconstruct()",
             )
 
-    def _tiling(self, height: int, width: int, mode: str, tile: Any, stride: Any) -> tuple[str, tiled.Tiles | None]:
+    def _tiling(self, height: int, width: int, mode: str, tile: Any, stride: Any, what: str, batch: int) -> tuple[str, tiled.Tiles | None]:
         if mode not in tiled.MODES:
             raise InputError(f"tiling {mode!r} is unknown", fix=f"choose from {', '.join(tiled.MODES)}")
         if mode == "auto":
-            mode = "window" if tile is not None or max(height, width) > LARGE else "off"
+            mode = "exact" if tile is not None or max(height, width) > LARGE else "off"
+            if mode == "exact":
+                side = tile or DEFAULT_TILE
+                needed = self._needed(what, batch, (height, width), mode, (side, side) if isinstance(side, int) else side)
+                free = memory.available_bytes(self.device)
+                mode = "exact" if free is None or needed <= free else "window"
         if mode == "off":
             return mode, None
         default = 512 if mode == "upstream" else -(-DEFAULT_TILE // self.ratio) * self.ratio
         tiles = tiled.Tiles.of(tile or default, stride, self.ratio, mode)
         return mode, tiles if height > tiles.size[0] or width > tiles.size[1] else None
 
-    def _check_memory(self, what: str, batch: int, sides: Sequence[int], tiles: tiled.Tiles | None) -> None:
-        height, width = (min(side, limit) for side, limit in zip(sides, tiles.size)) if tiles else sides
-        needed = self.estimate_memory(height, width, what=what, batch=batch)
+    def _needed(self, what: str, batch: int, sides: Sequence[int], mode: str, tile: tuple[int, int] | None) -> int:
+        """Estimated bytes of activations."""
+        if mode == "exact" and tile is not None:
+            return memory.estimate_exact(self.config, sides[0], sides[1], tile, what=what, batch=batch, itemsize=self.dtype.itemsize)
+        height, width = (min(side, limit) for side, limit in zip(sides, tile)) if tile else sides
+        return self.estimate_memory(height, width, what=what, batch=batch)
+
+    def _check_memory(self, what: str, batch: int, sides: Sequence[int], mode: str, tiles: tiled.Tiles | None) -> None:
+        needed = self._needed(what, batch, sides, mode, tiles.size if tiles else None)
         if needed > 2**28:
             memory.check_fits(needed, self.device, f"{what} of {batch} x {sides[0]}x{sides[1]} pixels")
 

@@ -1,13 +1,14 @@
 """Encoding and decoding in tiles: bounded memory for large pictures.
 
-Two ways:
+Three ways:
 
-* ``"window"`` (ours): all tiles have the full size, are spread evenly so that the last one ends at the border, overlap widely, and are added up under a
+* ``"exact"``: only the stages without attention are tiled (:mod:`zoo_dc_ae.exact`); the result is the untiled one.
+* ``"window"``: all tiles have the full size, are spread evenly so that the last one ends at the border, overlap widely, and are added up under a
   window that rises linearly from the tile's edge and is normalised by its own sum.  Nothing is blended twice and there is no small tile at the border.
 * ``"upstream"``: what ``AutoencoderDC.enable_tiling`` of diffusers computes, bit for bit: tiles at multiples of the stride, smaller ones at the right and
   bottom, cross-faded first with the tile above, then with the one to the left, in place.
 
-The attention of the deep stages sees one tile only, so a tiled result is close to the untiled one, not equal.
+In the last two the attention of the deep stages sees one tile only, so the result is close to the untiled one, not equal.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from zoo_core.errors import InputError
 
 Coder = Callable[[torch.Tensor], torch.Tensor]
-MODES = ("auto", "off", "window", "upstream")
+MODES = ("auto", "off", "exact", "window", "upstream")
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Tiles:
         """
         pair = (size, size) if isinstance(size, int) else tuple(size)
         if stride is None:
-            stride = tuple(max(ratio, (side * 3 // 4 if mode == "window" else side * 7 // 8) // ratio * ratio) for side in pair)
+            stride = tuple(max(ratio, (side * 3 // 4 if mode != "upstream" else side * 7 // 8) // ratio * ratio) for side in pair)
         steps = (stride, stride) if isinstance(stride, int) else tuple(stride)
         for side, step in zip(pair, steps):
             if not 0 < step <= side or side < ratio or step < ratio:
                 raise InputError(f"tile of {side} pixels with stride {step}", fix=f"give {ratio} <= stride <= tile")
-            if mode == "window" and (side % ratio or step % ratio):
+            if mode != "upstream" and (side % ratio or step % ratio):
                 raise InputError(f"tile of {side} pixels with stride {step}", fix=f"give multiples of the spatial ratio {ratio}")
         return cls((pair[0], pair[1]), (steps[0], steps[1]))
 
