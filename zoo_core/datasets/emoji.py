@@ -141,8 +141,8 @@ def rasterise(svg: str, size: int) -> np.ndarray:
     from PIL import Image
 
     box = [float(value) for value in re.search(r'viewBox="([^"]+)"', svg).group(1).split()]  # type: ignore[union-attr]
-    side = "height" if box[3] >= box[2] else "width"
-    made = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, **{side: size})))).convert("RGBA")
+    side: dict[str, Any] = {"height" if box[3] >= box[2] else "width": size}
+    made = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, **side)))).convert("RGBA")
     canvas = Image.new("RGBA", (size, size), (0, 0, 0, 0))
     canvas.paste(made, ((size - made.width) // 2, (size - made.height) // 2))
     return np.asarray(canvas)
@@ -198,7 +198,8 @@ def _collect(size: int, styles: Sequence[str], fraction: float, seed: int, sourc
         raise DataUnavailableError("the emoji pictures cannot be drawn: resvg-py is not installed", fix="pip install resvg-py") from error
     words = read_json(fetch(*WORDS, sources), "en/data.json")
     entries = sorted((entry for entry in words if wanted(entry)), key=lambda entry: entry["order"])
-    images, records = [], []
+    images: list[Any] = []
+    records: list[EmojiRecord] = []
     for style in styles:
         info = STYLES[style]
         tarball = fetch(info.package, info.version, sources)

@@ -207,8 +207,8 @@ class ClassToImage(Protocol):
 class ImageAutoencoder(Protocol):
     """Pictures to latents and back.
 
-    ``encode`` takes [B, 3, H, W] in [-1, 1] and returns raw latents [B, C, H/ratio, W/ratio]; ``decode`` returns [B, 3, H, W], not clamped.  Diffusion models see
-    ``latent * scaling_factor``.
+    ``encode`` takes [B, 3, H, W] in [-1, 1] and returns raw latents [B, C, H/ratio, W/ratio]; ``decode`` returns [B, 3, H, W], not clamped.
+    Diffusion models see ``latent * scaling_factor``.
     """
 
     ratio: int

@@ -1,7 +1,7 @@
 """Flow-DPM-Solver++: second-order multistep solver in data prediction on a shifted rectified-flow schedule (arXiv 2211.01095, 2410.10629 section 3.2).
 
-Flow convention: ``x_s = (1 - s) * data + s * noise``; the network predicts ``v = noise - data``, hence ``data = x_s - s * v``.  With ``lambda = ln((1 - s) / s)``
-and ``h = lambda' - lambda`` one step is
+Flow convention: ``x_s = (1 - s) * data + s * noise``; the network predicts ``v = noise - data``, hence ``data = x_s - s * v``.
+With ``lambda = ln((1 - s) / s)`` and ``h = lambda' - lambda`` one step is
 
     x' = (s' / s) x - (1 - s') (e^-h - 1) (x0 + D / 2),      D = (x0 - x0_previous) h / h_previous
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from zoo_core.errors import InputError
@@ -43,7 +44,7 @@ def check_sigmas(sigmas: Sequence[float]) -> list[float]:
     values = [float(s) for s in sigmas]
     if values and values[-1] != 0:
         values.append(0.0)
-    if len(values) < 2 or values[0] > 1 or any(a <= b for a, b in zip(values, values[1:])):
+    if len(values) < 2 or values[0] > 1 or any(a <= b for a, b in pairwise(values)):
         raise InputError(f"sigmas {values[:4]}... are not a decreasing list in (0, 1]", fix="sigmas=[1.0, 0.75, 0.5, 0.25]")
     return values
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def euler_sigmas(steps: int, shift: float) -> list[float]:
     """Shifted grid between the largest and the smallest *shifted* training level, shifted again, and a final 0.
 
-    The grid is linear in the training steps 1000 ... 1000 * (shifted 0.001), then shifted: the smallest level is shifted twice, as the published scheduler does.
+    The grid is linear in the training steps 1000 ... 1000 * (shifted 0.001), then shifted: the smallest level is shifted twice, as the published
+    scheduler does.
 
     >>> [round(s, 4) for s in euler_sigmas(2, 1.0)]
     [1.0, 0.001, 0.0]

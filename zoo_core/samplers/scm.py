@@ -1,6 +1,7 @@
 """Few-step sampling of continuous-time consistency models in TrigFlow (sCM, arXiv 2410.11081; SANA-Sprint, arXiv 2503.09641).
 
-TrigFlow: ``x_a = cos(a) data + sin(a) sigma_data noise`` with angle a in [0, pi/2].  A step predicts the data, ``cos(a) x - sin(a) f``, and adds fresh noise at the next
+TrigFlow: ``x_a = cos(a) data + sin(a) sigma_data noise`` with angle a in [0, pi/2].  A step predicts the data, ``cos(a) x - sin(a) f``, and adds
+fresh noise at the next
 angle.  The network is a rectified-flow network with time ``t = sin a / (sin a + cos a)`` in [0, 1]; its velocity ``v`` at the rescaled input ``y`` becomes
 
     f = sigma_data * ((1 - 2t) y + (1 - 2t + 2t^2) v) / sqrt(t^2 + (1 - t)^2),     y = (x / sigma_data) sqrt(t^2 + (1 - t)^2)
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from zoo_core.errors import InputError
@@ -65,7 +67,7 @@ class SCMPlan:
     def __init__(self, grid: list[float], sigma_data: float, device: Any) -> None:
         import torch
 
-        if len(grid) < 2 or any(a <= b for a, b in zip(grid, grid[1:])):
+        if len(grid) < 2 or any(a <= b for a, b in pairwise(grid)):
             raise InputError(f"angles {grid} are not a decreasing list", fix="[1.5708, 1.3, 0.0]")
         self.angles, self.sigma_data = grid, sigma_data
         self.evaluations = len(grid) - 1

@@ -26,9 +26,9 @@ def test_grid_example(tmp_path: Path) -> None:
 
 def test_claims_that_need_no_gpu_measure_something(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
+    from zoo_sana import claims
 
     from zoo_core.claims import ClaimContext
-    from zoo_sana import claims
 
     monkeypatch.setattr(claims, "SIDES", (128, 256, 512))
     context = ClaimContext(device=torch.device("cpu"))

@@ -161,8 +161,8 @@ def precision(request: BuildRequest, component: str, default: torch.dtype) -> to
     asked = component in request.dtype or "" in request.dtype
     dtype = request.dtype_for(component, default) or default
     if component != "transformer" and dtype == torch.float16:
-        dtype = torch.float32 if request.device.type == "cpu" else torch.bfloat16
-    if not asked and request.device.type == "cpu" and dtype == torch.float16:
+        dtype = torch.float32 if request.device.type in ("cpu", "meta") else torch.bfloat16
+    if not asked and request.device.type in ("cpu", "meta") and dtype == torch.float16:
         request.report.warnings.append(f"{component}: float16 weights run in float32 on a CPU")
         return torch.float32
     return dtype
@@ -191,9 +191,8 @@ def make_text_encoder(request: BuildRequest, config: SanaConfig) -> Any:
     given = request.options.get("text_encoder")
     root = request.weights.root
     if given is None and request.weights.random:
-        values = dict(request.spec.card.get("random_text") or SMALL_GEMMA)
         return text.random_text_encoder(
-            values, config.transformer.caption_channels, seed=request.weights.seed, dtype=dtype, device=request.device, tokens=config.text_tokens
+            SMALL_GEMMA, config.transformer.caption_channels, seed=request.weights.seed, dtype=dtype, device=request.device, tokens=config.text_tokens
         )
     folder = Path(given) if given is not None else root / "text_encoder" if root is not None else None
     if folder is None or not (folder / "config.json").is_file():
@@ -219,8 +218,6 @@ def make_autoencoder(request: BuildRequest, config: SanaConfig) -> Any:
         options["weights"] = folder
     elif request.weights.random:
         options.update(weights="random", seed=request.weights.seed)
-        if request.spec.card.get("random_autoencoder"):
-            options["overrides"] = dict(request.spec.card["random_autoencoder"])
     return request.registry.build("autoencoder", name, **options)
 
 

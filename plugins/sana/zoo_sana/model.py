@@ -12,7 +12,9 @@ from torch import Tensor
 from zoo_core.errors import InputError
 from zoo_core.interfaces import ImageResult, Model
 from zoo_core.interfaces.model import ProgressCallback
+from zoo_sana.captions import control_rows, rows_of, trim
 from zoo_sana.guidance import Guidance
+from zoo_sana.pictures import progress_bar, to_pil, to_tensor
 from zoo_sana.sizes import check_size, nearest_bin, resize_and_crop
 from zoo_sana.text import check_prompts, default_instruction
 from zoo_sana.transformer import Caption, SanaTransformer
@@ -270,7 +272,7 @@ class Sana(Model):
         rows = len(prompts) * copies
         prepared = {(with_null, with_pag): full}
         if with_null:  # outside the guidance interval
-            prepared[False, with_pag] = _rows(full, rows, None)
+            prepared[False, with_pag] = rows_of(full, rows, None)
         return prepared, (stacked, stacked_mask)
 
     def _generators(self, count: int, seed: int | None, generator: Any) -> list[torch.Generator] | None:
@@ -356,67 +358,3 @@ class Sana(Model):
                     callback(i + 1, plan.evaluations, {"latents": x})
                 tick()
         return plan.finish(x)
-
-
-def control_rows(controlnet: Any, captions: dict[tuple[bool, bool], Caption], features: tuple[Tensor, Tensor]) -> dict[tuple[bool, bool], Caption]:
-    """The ControlNet projects the captions with its own weights, for the same combinations of branches."""
-    full = controlnet.caption(*features)
-    rows = {key: caption.memory[0][0].shape[0] for key, caption in captions.items()}
-    total = max(rows.values())
-    return {key: full if count == total else _rows(full, total - count, None) for key, count in rows.items()}
-
-
-def trim(features: list[Tensor], masks: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Cut off columns that are padding in every row: their attention weight, exp(-10000), is exactly 0, so only time is lost on them.
-
-    A row without any text would attend uniformly; then nothing is cut.
-    """
-    if any(bool((mask.sum(1) == 0).any()) for mask in masks):
-        return features, masks
-    used = max(int(mask.any(0).nonzero().max()) + 1 for mask in masks)
-    return [part[:, :used] for part in features], [mask[:, :used] for mask in masks]
-
-
-def _rows(caption: Caption, begin: int, end: int | None) -> Caption:
-    """Batch rows of a prepared caption (views)."""
-    part = slice(begin, end)
-    return Caption([(k[part], v[part]) for k, v in caption.memory], None if caption.bias is None else caption.bias[part])
-
-
-def progress_bar(total: int, show: bool) -> Any:
-    """Context manager that gives ``tick()``."""
-    import contextlib
-
-    @contextlib.contextmanager
-    def bar() -> Any:
-        if not show:
-            yield lambda: None
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        columns = (TextColumn("denoise"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, transient=True) as shown:
-            task = shown.add_task("denoise", total=total)
-            yield lambda: shown.advance(task)
-
-    return bar()
-
-
-def to_pil(pictures: Tensor) -> list[Any]:
-    """[B, 3, H, W] in [0, 1] -> RGB pictures."""
-    from PIL import Image
-
-    array = (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(row) for row in array]
-
-
-def to_tensor(image: Any) -> Tensor:
-    """A PIL picture (any mode, EXIF rotation applied) -> [3, H, W] in [-1, 1]."""
-    import numpy as np
-    from PIL import ImageOps
-    from PIL.Image import Image
-
-    if not isinstance(image, Image):
-        raise InputError(f"image is a {type(image).__name__}", fix="pass a PIL picture or a tensor [B, 3, H, W] in [-1, 1]")
-    array = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.float32)
-    return torch.from_numpy(array.copy()).permute(2, 0, 1) / 127.5 - 1

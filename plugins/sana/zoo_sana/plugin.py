@@ -7,8 +7,8 @@ from zoo_core.specs import BenchmarkSpec, ClaimSpec, ConformanceSpec, ParitySpec
 
 TINY = {
     "transformer": {
-        "in_channels": 8,
-        "out_channels": 8,
+        "in_channels": 32,
+        "out_channels": 32,
         "heads": 4,
         "head_dim": 8,
         "cross_heads": 2,
@@ -18,6 +18,7 @@ TINY = {
     },
     "text_tokens": 24,
     "instruction": False,
+    "autoencoder": "dc-ae-emoji",
 }
 
 
