@@ -1,7 +1,7 @@
 """Tiles without any seam: only the convolutional stages are tiled, with a margin as wide as what they can see.
 
-The attention of the deep stages needs the whole picture, but works on few pixels; the costly stages at high resolution are residual blocks, whose outputs depend
-on a neighbourhood of known radius.  Running the deep stages whole and the others in tiles with that margin gives the untiled result (up to rounding) in a
+The attention of the deep stages needs the whole picture, but works on few pixels; the costly stages at high resolution are residual blocks, which see
+a neighbourhood of known radius.  Running the deep stages whole and the others in tiles with that margin gives the untiled result (up to rounding) in a
 fraction of its memory.
 """
 
