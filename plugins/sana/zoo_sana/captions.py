@@ -9,7 +9,7 @@ from torch import Tensor
 from zoo_sana.transformer import Caption
 
 
-def controlrows_of(controlnet: Any, captions: dict[tuple[bool, bool], Caption], features: tuple[Tensor, Tensor]) -> dict[tuple[bool, bool], Caption]:
+def control_rows(controlnet: Any, captions: dict[tuple[bool, bool], Caption], features: tuple[Tensor, Tensor]) -> dict[tuple[bool, bool], Caption]:
     """The ControlNet projects the captions with its own weights, for the same combinations of branches."""
     full = controlnet.caption(*features)
     rows = {key: caption.memory[0][0].shape[0] for key, caption in captions.items()}
