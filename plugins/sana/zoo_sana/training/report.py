@@ -26,7 +26,9 @@ PLAIN = (
     "a slice of pizza", "an apple", "a cat", "a dog", "a red heart", "a star", "a car", "a smiling face",
     "a rocket", "a rose", "a house", "a fish", "the sun", "coffee", "a tree", "a banana",
 )  # fmt: skip
-NOVEL = ("a blue apple", "a green cat", "a purple car", "a pink fish", "a red banana", "a blue strawberry", "an orange frog", "a green heart")
+NOVEL = ("a blue apple", "a green cat", "a red banana", "a blue dog", "a yellow rose", "a blue mushroom", "a red pear", "a pink rocket")
+"""The first is among the recoloured training pictures; the others were never seen in that colour."""
+
 STYLED = (
     "a cat in google style", "a cat in microsoft style", "an apple in google style", "a rocket in google style",
     "a rocket in microsoft style", "pizza in google style", "pizza in microsoft style", "a house in google style",
@@ -64,11 +66,14 @@ def labelled_sheet(images: Sequence[Any], prompts: Sequence[str], columns: int =
     return sheet
 
 
-def measure(model: Any, config: EmojiTrainConfig, *, count: int = 192, seed: int = 0, **options: Any) -> dict[str, float]:
-    """Numbers of the module's docstring, for at most ``count`` prompts each."""
-    pictures, rows = emoji.collect(config, log=lambda text: None)
+def measure(
+    model: Any, config: EmojiTrainConfig, *, bank: emoji.EmojiLatents | None = None, count: int = 192, seed: int = 0, **options: Any
+) -> dict[str, float]:
+    """Numbers of the module's docstring, for at most ``count`` prompts each; ``bank``: latents of the set, when they are at hand."""
     encoder = model.autoencoder.encode
-    bank = emoji.encode(pictures, rows, encoder, model.autoencoder.scaling_factor)
+    if bank is None:
+        bank = emoji.encode(*emoji.collect(config, log=lambda text: None), encoder, model.autoencoder.scaling_factor)
+    rows = bank.rows
     pick = torch.Generator().manual_seed(seed)
 
     def choose(places: list[int]) -> list[int]:
@@ -109,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sheet", default="", help="PNG to write")
     parser.add_argument("--json", default="", help="write the measures here (builds the emoji data set)")
     parser.add_argument("--data-folder", default="", help="where the emoji set is kept")
+    parser.add_argument("--latents", default="", help="latents.safetensors of a run, instead of building the set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=3.0)
@@ -121,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Path(given.sheet).parent.mkdir(parents=True, exist_ok=True)
         labelled_sheet(generate_images(model, prompts, seed=given.seed, **options), prompts).save(given.sheet, optimize=True)
     if given.json:
-        result = measure(model, EmojiTrainConfig(data_folder=given.data_folder), count=given.count, seed=given.seed, **options)
+        bank = emoji.load(given.latents) if given.latents else None
+        result = measure(model, EmojiTrainConfig(data_folder=given.data_folder), bank=bank, count=given.count, seed=given.seed, **options)
         result |= {"model": given.model, "seed": given.seed, **options}
         Path(given.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(json.dumps(result, indent=1))
