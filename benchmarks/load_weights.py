@@ -3,8 +3,8 @@
     python benchmarks/load_weights.py [--repeats 5] [--output benchmarks/results/load_weights.json]
 
 The file has the shapes of Sana 0.6B (bfloat16, made on the fly with random values).  Every measurement runs in a fresh process with a warm page cache; the two
-loaders take turns.  Imports are not timed.  ``seconds`` is building the module and loading (``cpu``: processor time); ``first_pass`` reads every weight once afterwards (a mapped
-file is only read then); ``peak_mb`` is how far the process's peak memory rose above its level before loading, without that pass.
+loaders take turns.  Imports are not timed.  ``seconds`` is building the module and loading, ``cpu`` the processor time of that; ``first_pass`` reads every
+weight once afterwards (a mapped file is only read then); ``peak_mb`` is how far the process's peak memory rose above its level before, without that pass.
 """
 
 from __future__ import annotations
@@ -160,9 +160,8 @@ def main() -> None:
     arguments.output.write_text(json.dumps(result, indent=1))
     for row in rows:
         for name, label in (("ours", "ours"), ("other", row["other"])):
-            print(
-                f"{row['cell']:22} {label:10} {row[name + '_ms']:7.0f} ms ({row[name + '_cpu_ms']:.0f} of the processor), peak +{row[name + '_peak_mb']:6.0f} MB"
-            )
+            times = f"{row[name + '_ms']:7.0f} ms ({row[name + '_cpu_ms']:.0f} of the processor)"
+            print(f"{row['cell']:22} {label:10} {times}, peak +{row[name + '_peak_mb']:6.0f} MB")
 
 
 if __name__ == "__main__":

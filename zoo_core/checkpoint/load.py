@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from zoo_core.checkpoint.keymap import KeyMap
-from zoo_core.checkpoint.memory import empty
 from zoo_core.checkpoint.report import MatchReport
 from zoo_core.checkpoint.source import DictSource, TensorSource
 from zoo_core.errors import CheckpointError
@@ -182,7 +181,7 @@ def _fetch(
             return tensor.contiguous(), True
         view.keep(key)
         return tensor, False
-    result = empty(tensor.shape, to, device)
+    result = torch.empty(tensor.shape, dtype=to, device=device)
     result.copy_(tensor)
     if to != stored:
         name = f"{_short(stored)}->{_short(to)}"
