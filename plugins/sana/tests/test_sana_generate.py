@@ -210,13 +210,15 @@ def test_compile_has_no_graph_break(model: Sana) -> None:
         torch.testing.assert_close(compiled(*arguments), expected)
 
 
-def test_weight_only_quantisation_reports_its_error() -> None:
+@pytest.mark.parametrize(("kind", "worst"), [("int8", 0.02), ("int4", 0.25)])
+def test_weight_only_quantisation_reports_its_error(kind: str, worst: float) -> None:
     pytest.importorskip("torchao")
-    exact, small = tiny(seed=3), tiny(seed=3, quant="int8")
+    exact, small = tiny(seed=3), tiny(seed=3, quant=kind)
     a = exact.generate("a cat", seed=1, output="latent", **RUN).latents
     b = small.generate("a cat", seed=1, output="latent", **RUN).latents
-    assert 0 < (a - b).abs().max() < 0.5 * a.std()
-    assert "relative weight error" in small.report.cast["transformer quantisation"]
+    assert 0 < (a - b).abs().mean() < a.std()
+    report = small.report.cast["transformer quantisation"]
+    assert 1e-4 < float(report.split("mean ")[1].split(",")[0]) < worst, report
 
 
 def test_linear_attention_gives_zero_for_rows_without_features() -> None:

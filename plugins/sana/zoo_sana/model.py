@@ -72,7 +72,10 @@ class Sana(Model):
         text = default_instruction() if use is True else "" if not use else use if isinstance(use, str) else "\n".join(use)
         if self.config.lowercase:
             prompts = [prompt.lower().strip() for prompt in prompts]
-        return self.text_encoder.encode(prompts, text)
+        encoder = self.text_encoder
+        if self.offload_text_encoder:  # back from the CPU, where the last run left it
+            encoder.to(self.device)
+        return encoder.encode(prompts, text)
 
     # -- pictures ----------------------------------------------------------------------------------------------------------------
 

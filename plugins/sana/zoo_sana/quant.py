@@ -30,13 +30,16 @@ def quantise(module: nn.Module, kind: str, *, group: int = 32) -> str:
         name: layer for name, layer in module.named_modules() if (isinstance(layer, nn.Linear) and ".attn." in name) or ".cross." in name or ".ffn." in name
     }
     chosen = {name: layer for name, layer in chosen.items() if isinstance(layer, nn.Linear) and (kind == "int8" or layer.in_features % group == 0)}
-    before = {name: layer.weight.detach().clone() for name, layer in chosen.items()}
-    quantize_(module, config, filter_fn=lambda layer, name: name in chosen)
-    errors = []
-    for name, layer in chosen.items():
-        weight = layer.weight.dequantize() if hasattr(layer.weight, "dequantize") else layer.weight
-        errors.append(float((weight.float() - before[name].float()).norm() / before[name].float().norm().clamp_min(1e-12)))
-    size = sum(w.numel() * w.element_size() for w in before.values())
-    small = size / next(iter(before.values())).element_size() * (1 if kind == "int8" else 0.5 + 2 / group)
+    errors, sizes = [], []
+    for layer in chosen.values():  # one by one: never a second copy of all weights
+        weight = layer.weight.detach()
+        quantize_(layer, config)
+        small = layer.weight.dequantize() if hasattr(layer.weight, "dequantize") else layer.weight
+        errors.append(float((small.float() - weight.float()).norm() / weight.float().norm().clamp_min(1e-12)))
+        sizes.append((weight.numel(), weight.element_size()))
+    if not errors:
+        raise InputError(f"quant={kind!r}: no layer has a width that is a multiple of {group}", fix="quant='int8'")
+    size = sum(count * width for count, width in sizes)
+    small_size = sum(count for count, _ in sizes) * (1 if kind == "int8" else 0.5 + 2 / group)
     report = f"{kind}: {len(chosen)} layers, relative weight error mean {sum(errors) / len(errors):.2e}, max {max(errors):.2e}"
-    return f"{report}; {size:,} -> about {int(small):,} bytes"
+    return f"{report}; {size:,} -> about {int(small_size):,} bytes"
