@@ -66,6 +66,7 @@ def labelled_sheet(images: Sequence[Any], prompts: Sequence[str], columns: int =
     return sheet
 
 
+@torch.no_grad()
 def measure(
     model: Any, config: EmojiTrainConfig, *, bank: emoji.EmojiLatents | None = None, count: int = 192, seed: int = 0, **options: Any
 ) -> dict[str, float]:
