@@ -15,9 +15,9 @@ A step that matches nothing does nothing (the strict key comparison of ``load_in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ class Split(Step):
                     raise CheckpointError(f"tensor {key!r} of shape {tuple(node.meta.shape)} cannot be split into {sizes} along {self.dim}", tried=[repr(self)])
                 start = 0
                 for (_, target), size in zip(self._pairs, sizes, strict=True):
-                    yield target.format(slots), node.then(partial(torch.narrow, dim=self.dim, start=start, length=size))
+                    yield target.format(slots), node.then(functools.partial(torch.narrow, dim=self.dim, start=start, length=size))
                     start += size
 
         return _collect(rows())
@@ -174,10 +174,14 @@ class Fuse(Step):
             raise CheckpointError(
                 f"parts of {fused!r} have lengths {sides} along {self.dim}, not {self.sizes or 'equal ones'}", tried=[repr(self)], fix=f"sizes={sides}"
             )
-        try:
-            meta = torch.cat([node.meta for node in nodes], self.dim)
-        except (RuntimeError, IndexError) as error:
-            raise CheckpointError(f"parts of {fused!r} do not fit together: {[tuple(node.meta.shape) for node in nodes]}", tried=[repr(self)]) from error
+        shapes = [list(node.meta.shape) for node in nodes]
+        total = sum(shape.pop(self.dim) for shape in shapes)
+        if shapes != [shapes[0]] * len(shapes):
+            raise CheckpointError(f"parts of {fused!r} do not fit together: {[tuple(node.meta.shape) for node in nodes]}", tried=[repr(self)])
+        axis = self.dim % nodes[0].meta.ndim
+        dtype = functools.reduce(torch.promote_types, (node.meta.dtype for node in nodes))
+        # not torch.cat of meta tensors: its first call imports torch._dynamo, seconds on a slow machine
+        meta = torch.empty([*shapes[0][:axis], total, *shapes[0][axis:]], dtype=dtype, device="meta")
         leaves = tuple(leaf for node in nodes for leaf in node.leaves)
         return Node(leaves, meta, lambda source: torch.cat([node.compute(source) for node in nodes], self.dim))
 
