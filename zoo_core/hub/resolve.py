@@ -183,9 +183,10 @@ def _embedded(entry: WeightsEntry, context: Context) -> ResolvedWeights:
             names = [file.path for file in entry.files] if path.is_dir() else [path.name]
             base = path if path.is_dir() else path.parent
             files = {name: safe_join(base, name) for name in (names or _walk(base))}
-            expected = {file.path.rpartition("/")[2]: file for file in entry.files}
+            # in a folder two files may share a last name (transformer/config.json, text_encoder/config.json)
+            expected = {file.path if path.is_dir() else file.path.rpartition("/")[2]: file for file in entry.files}
             for name, file in files.items():
-                known = expected.get(name.rpartition("/")[2])
+                known = expected.get(name)
                 check_present(file, known.sha256 if known else None, "embedded", context, name)
             found = ResolvedWeights(base, files, entry.layout, "embedded")
             found.config = _config(found, ())
