@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from zoo_sana import flow
 from zoo_sana.training import captions, data, evaluate, recipe
 from zoo_sana.training.colours import dominant_hue, recolour, without_colour
 from zoo_sana.training.config import EmojiTrainConfig, TextConfig
 from zoo_sana.training.text import train_tokenizer
 
-from zoo_core.errors import ConfigError
+from zoo_core.errors import ConfigError, InputError
 
 NAMES = ("apple", "cat", "red heart", "slice of pizza", "rocket", "blue car")
 
@@ -143,8 +144,8 @@ def test_dropped_captions_are_the_empty_prompt() -> None:
 
 def test_times_are_logit_normal_and_shifted() -> None:
     generator = torch.Generator().manual_seed(0)
-    plain = recipe.logit_normal_times(20000, 1.0, generator, torch.device("cpu"))
-    shifted = recipe.logit_normal_times(20000, 3.0, generator, torch.device("cpu"))
+    plain = flow.logit_normal_times(20000, 1.0, generator=generator)
+    shifted = flow.logit_normal_times(20000, 3.0, generator=generator)
     assert float(plain.median()) == pytest.approx(0.5, abs=0.01)
     assert float(shifted.median()) == pytest.approx(0.75, abs=0.01)
     assert float(torch.logit(plain).std()) == pytest.approx(1.0, abs=0.02)
@@ -155,3 +156,18 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
         toy(tmp_path, styles=["twitter", "google"])
     with pytest.raises(ConfigError, match="width"):
         toy(tmp_path, width=65)
+
+
+def test_noising_and_loss_are_the_rectified_flow() -> None:
+    clean, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
+    times = torch.tensor([0.0, 0.25, 1.0])
+    mixed = flow.add_noise(clean, noise, times)
+    torch.testing.assert_close(mixed[1], 0.75 * clean[1] + 0.25 * noise[1])
+    assert torch.equal(mixed[0], clean[0])
+    assert float(flow.flow_loss(noise - clean, clean, noise)) == 0
+    assert float(flow.flow_loss(clean - noise, clean, noise)) == pytest.approx(4 * float((noise - clean).square().mean()), rel=1e-5)
+    levels, index = flow.discrete_times(torch.tensor([0.0, 0.4999, 0.99999]), 3.0)
+    assert index.tolist() == [0, 499, 999]
+    assert levels[-1] == 1
+    with pytest.raises(InputError, match="shift"):
+        flow.logit_normal_times(4, 0.0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo_core.training import CAME, Batches, Trainer, load_weights
 from zoo_core.training.state import TrainState
+from zoo_sana.flow import TRAIN_STEPS, add_noise, flow_loss, logit_normal_times
 from zoo_sana.training import data as emoji
 from zoo_sana.training import evaluate as measures
 from zoo_sana.training.config import EmojiTrainConfig
@@ -83,12 +84,6 @@ def stable_then_decay(step: int, config: EmojiTrainConfig) -> float:
     return warm * max(min(1.0, (config.steps - step) / max(config.decay * config.steps, 1)), config.final_lr)
 
 
-def logit_normal_times(count: int, shift: float, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Flow times s in (0, 1): sigmoid of a normal draw, then ``shift * s / (1 + (shift - 1) * s)``."""
-    plain = torch.sigmoid(torch.randn(count, generator=generator, device=device))
-    return shift * plain / (1 + (shift - 1) * plain)
-
-
 class Step:
     """Flow-matching loss of one batch: x_s = (1 - s) x + s eps, target eps - x."""
 
@@ -97,11 +92,10 @@ class Step:
 
     def __call__(self, batch: dict[str, Tensor], state: TrainState) -> dict[str, Tensor]:
         clean = batch["latents"].repeat_interleave(self.config.draws, 0)
-        times = logit_normal_times(len(clean), self.config.shift, state.generator, state.device)
+        times = logit_normal_times(len(clean), self.config.shift, generator=state.generator, device=state.device)
         noise = torch.randn(clean.shape, generator=state.generator, device=state.device)
-        s = times[:, None, None, None]
-        velocity = self.network((1 - s) * clean + s * noise, times * 1000, batch["ids"], batch["mask"])
-        return {"loss": (velocity.float() - (noise - clean)).square().mean()}
+        velocity = self.network(add_noise(clean, noise, times), times * TRAIN_STEPS, batch["ids"], batch["mask"])
+        return {"loss": flow_loss(velocity, clean, noise)}
 
 
 def _optimiser(config: EmojiTrainConfig, network: FlowNetwork) -> torch.optim.Optimizer:
