@@ -45,13 +45,13 @@ def main() -> None:
     args = arguments()
     begin = time.monotonic()
     import torch
-    from zoo_core import registry
     from zoo_llm.compose import cache_plan
     from zoo_llm.evaluation.passkey import Passkey
     from zoo_llm.evaluation.perplexity import Perplexity
     from zoo_llm.evaluation.text import load_text
 
     import zoo
+    from zoo_core import registry
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     record: dict[str, Any] = json.loads(args.output.read_text()) if args.output.exists() else {"schema": 1, "benchmark": "duo_smollm2", "cells": {}}
