@@ -18,10 +18,19 @@ from zoo_kernels.selection import reasons_against
 from zoo_kernels.spec import KernelImpl, OpSpec, Query
 from zoo_kernels.triton_support import interpreting
 
-LAYOUTS = ("contiguous", "strided", "permuted", "offset", "expanded")
-"""Memory of the inputs: plain; every second element of a larger buffer; dimensions stored in reverse; off any alignment; first dimension of stride 0."""
+LAYOUTS = ("contiguous", "reversed", "gaps", "shifted", "expanded")
+"""Memory of the tensor arguments: plain; dimensions stored in reverse; every second place of the last dimension; inside a larger tensor at odd offsets (the
+places between and around hold NaN, so that reading them shows); first dimension of stride 0."""
 GRADIENT_FACTOR = 4.0
 """A gradient may be this many times further from the reference than the result."""
+
+
+class ParityError(AssertionError):
+    """An implementation differs from its reference; ``error`` is the measured number (infinite for wrong shape, dtype or non-finite values)."""
+
+    def __init__(self, what: str, error: float) -> None:
+        super().__init__(what)
+        self.error = error
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,22 @@ class Case:
 
     def __str__(self) -> str:
         return "-".join(part for part in (self.op, self.implementation, self.device, self.dtype, self.kind, self.size, self.layout, self.variant) if part)
+
+    def reasons(self) -> list[str]:
+        """Why the implementation cannot serve this case (empty: it can); the quarantine does not count."""
+        item = registry.implementation(self.op, self.implementation)
+        query = Query(torch.device(self.device), getattr(torch, self.dtype), self.kind == "backward", compiled=self.kind == "compile")
+        return reasons_against(item, query, trusted=True)
+
+    def check(self) -> None:
+        """Run it.
+
+        Raises:
+            ParityError: The implementation differs from the reference.
+        """
+        verdict = run(self)
+        if not verdict.passed:
+            raise ParityError(f"{self}: error {verdict.error:.3g}, allowed {verdict.tolerance:.3g}. {verdict.note}".rstrip(" ."), verdict.error)
 
 
 @dataclass(frozen=True)
@@ -86,8 +111,7 @@ def cases(
 def run(case: Case) -> Verdict:
     """Judge one case; what the implementation raises is a failure with the message as note."""
     spec, item = registry.op(case.op), registry.implementation(case.op, case.implementation)
-    query = Query(torch.device(case.device), getattr(torch, case.dtype), case.kind == "backward", {})
-    reasons = reasons_against(item, query, trusted=True)
+    reasons = case.reasons()
     if reasons:
         return Verdict(case, True, skipped="; ".join(reasons))
     try:
@@ -123,7 +147,7 @@ def _backward(case: Case, spec: OpSpec, item: KernelImpl, function: Callable[...
     if case.layout == "expanded":
         seed = torch.ones((), device=expected.device).expand(expected.shape)
     seed = seed.to(out.dtype)
-    found = torch.autograd.grad(out, [leaves[i] for i in places], arrange(seed, "permuted") if case.layout == "permuted" else seed)
+    found = torch.autograd.grad(out, [leaves[i] for i in places], arrange(seed, case.layout))
     wanted = torch.autograd.grad(expected, [wide[i] for i in places], seed.float())
     tolerance = spec.tolerance[case.dtype] * GRADIENT_FACTOR
     worst, note = 0.0, ""
@@ -168,13 +192,14 @@ def arrange(value: Any, layout: str) -> Any:
     """The same numbers in other memory (``expanded`` repeats the first entry); values that are no floating tensors pass."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() == 0 or value.numel() == 0:
         return value
-    if layout == "strided":
-        return torch.stack((value, value), -1).flatten(-2)[..., ::2]
-    if layout == "permuted":
+    if layout == "gaps":
+        return torch.stack((value, torch.full_like(value, float("nan"))), -1).flatten(-2)[..., ::2]
+    if layout == "reversed":
         order = list(range(value.dim()))[::-1]
         return value.permute(order).contiguous().permute(order)
-    if layout == "offset":
-        return torch.cat((value.new_zeros(1), value.reshape(-1)))[1:].view(value.shape)
+    if layout == "shifted":
+        inside = value.new_full([n + 3 for n in value.shape], float("nan"))[tuple(slice(1, n + 1) for n in value.shape)]
+        return inside.copy_(value)
     if layout == "expanded" and value.dim() > 1:
         return value[:1].expand_as(value)
     return value

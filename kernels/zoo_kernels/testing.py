@@ -1,71 +1,68 @@
-"""The parity cases for your own test-suite.
+"""Parity of implementations with their reference in your own test-suite, for this package and for third parties.
 
-import pytest
-from zoo_kernels import registry
-from zoo_kernels.testing import judge, parity_cases
+    # test_my_kernels.py
+    import my_package            # registers its op or implementation
+    from zoo_kernels import testing
 
-my_package.kernels.register(registry)          # add_op / add
+    @testing.parametrize(["my_op"], device="cpu")
+    def test_parity(case):
+        case.check()
 
-@pytest.mark.parametrize("case", parity_cases("my_op"), ids=str)
-def test_parity(case):
-    judge(case)
+Cases that cannot run here are skipped with the implementation's reasons.  What is checked: :func:`zoo_kernels.parity.cases`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from zoo_kernels import parity
-from zoo_kernels.parity import Case
+from zoo_kernels.parity import Case as Case
+from zoo_kernels.parity import ParityError as ParityError
 from zoo_kernels.registry import registry
 
 
-def parity_cases(
-    op: str | None = None,
-    implementations: Sequence[str] | None = None,
+def cases(
+    ops: Iterable[str] | None = None,
     *,
-    devices: Sequence[str] = ("cpu",),
+    device: str = "cpu",
     dtypes: Sequence[str] | None = None,
+    implementations: Sequence[str] | None = None,
     compiled: bool = True,
-) -> list[Case]:
-    """Cases of one operation (default: all registered), of the named implementations (default: all)."""
-    found: list[Case] = []
-    for name in [op] if op else list(registry):
-        for item in registry.implementations(name):
+) -> Iterator[Case]:
+    """All cases of the named operations (default: all that are registered) and implementations (default: all)."""
+    for op in ops if ops is not None else registry:
+        for item in registry.implementations(op):
             if implementations is None or item.name in implementations:
-                for device in devices:
-                    found.extend(parity.cases(name, item.name, device, dtypes=dtypes, compiled=compiled))
-    return found
+                known = [d for d in dtypes if d in registry.op(op).tolerance] if dtypes is not None else None
+                if known is None or known:
+                    yield from parity.cases(op, item.name, device, dtypes=known, compiled=compiled)
 
 
-def judge(case: Case) -> None:
-    """Run a case in pytest: skips with the implementation's reasons, fails with error and tolerance.
-
-    Raises:
-        AssertionError: The implementation differs from the reference.
-    """
+def parametrize(ops: Iterable[str] | None = None, **options: Any) -> Callable[[Any], Any]:
+    """A pytest decorator that gives the test an argument ``case``; cases that cannot run here are skipped with the reason.  Options: see :func:`cases`."""
     import pytest
 
-    verdict = parity.run(case)
-    if verdict.skipped:
-        pytest.skip(verdict.skipped)
-    assert verdict.passed, f"{case}: error {verdict.error:.3g}, tolerance {verdict.tolerance:.3g}. {verdict.note}"
+    def parameter(case: Case) -> Any:
+        reasons = case.reasons()
+        return pytest.param(case, id=str(case), marks=[pytest.mark.skip(reason="; ".join(reasons))] if reasons else [])
+
+    return pytest.mark.parametrize("case", [parameter(case) for case in cases(ops, **options)])
 
 
-def slope(op: str, *, dtype: Any = None, seed: int = 0, step: float = 1e-2) -> float:
-    """How far the reference's gradient is from a finite difference along a random direction, as a share of both (checks the definition itself)."""
+def slope_error(op: str, *, seed: int = 0, step: float = 1e-2) -> float:
+    """How far the reference's gradient is from a finite difference along a random direction, as a share of it (checks the definition itself)."""
     import torch
 
     spec = registry.op(op)
-    args, kwargs = spec.example(torch.device("cpu"), dtype or torch.float32, seed, "tiny")
+    args, kwargs = spec.example(torch.device("cpu"), torch.float32, seed, "tiny")
     generator = torch.Generator().manual_seed(seed + 1)
     leaves = [a.detach().requires_grad_() if i in spec.differentiable else a for i, a in enumerate(args)]
     out = spec.reference(*leaves, **kwargs)
     weight = torch.randn(out.shape, generator=generator)
     gradients = torch.autograd.grad(out, [leaves[i] for i in spec.differentiable], weight)
     directions = {i: torch.randn(args[i].shape, generator=generator) for i in spec.differentiable}
-    exact = sum(float((g * directions[i]).double().sum()) for i, g in zip(spec.differentiable, gradients))
+    exact = sum(float((g.double() * directions[i]).sum()) for i, g in zip(spec.differentiable, gradients))
 
     def value(scale: float) -> float:
         moved = [a + scale * directions[i] if i in directions else a for i, a in enumerate(args)]

@@ -105,12 +105,19 @@ def _plan(q: Tensor) -> tuple[int, int, int]:
     return block, share, triton.cdiv(n, share)
 
 
+def _options(q: Tensor, block: int) -> dict[str, Any]:
+    """Constants of all four kernels; at d = 128 three TF32 products would need more shared memory than a program has, so plain float32 is taken."""
+    d = q.shape[-1]
+    exact = d == 128 and q.dtype != torch.bfloat16
+    return {"D": d, "BLOCK": block, "PRECISION": "ieee" if exact else precision(q.dtype), "num_warps": 8 if d == 128 else 4}
+
+
 class _LinearAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, eps: float) -> Tensor:
         b, n, h, d = q.shape
         block, share, shares = _plan(q)
-        options = {"D": d, "BLOCK": block, "PRECISION": precision(q.dtype), "num_warps": 8 if d == 128 else 4}
+        options = _options(q, block)
         s, z = q.new_empty(b * h, shares, d, d, dtype=torch.float32), q.new_empty(b * h, shares, d, dtype=torch.float32)
         _state[(b * h, shares)](k, v, s, z, n, h, share, *k.stride(), *v.stride(), **options)
         s, z = s.sum(1), z.sum(1)
@@ -126,7 +133,7 @@ class _LinearAttention(torch.autograd.Function):
         q, k, v, s, z = ctx.saved_tensors
         b, n, h, d = q.shape
         block, share, shares = _plan(q)
-        options = {"D": d, "BLOCK": block, "PRECISION": precision(q.dtype), "num_warps": 8 if d == 128 else 4}
+        options = _options(q, block)
         dq, dk, dv = (torch.empty((b, n, h, d), dtype=t.dtype, device=t.device) for t in (q, k, v))
         ds, dz = q.new_empty(b * h, shares, d, d, dtype=torch.float32), q.new_empty(b * h, shares, d, dtype=torch.float32)
         _grad_state[(b * h, shares)](q, g, s, z, dq, ds, dz, ctx.eps, n, h, share, *q.stride(), *g.stride(), *dq.stride(), **options)
