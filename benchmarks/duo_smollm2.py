@@ -83,7 +83,7 @@ def main() -> None:
                 if kind == "passkey":
                     test = Passkey(lengths=[length], repeats=len(order), text=file.name)
                 else:
-                    test = Perplexity(length=length, windows=args.windows, text=file.name)
+                    test = Perplexity(length=length, windows=args.windows, text=file.name, chunk=64)  # small: what is scored has gone through the storage
                 items = [test.items()[index]]
                 samples = list(test.score(list(test.generate(lm, items, Path(), seed=0)), Path()))
                 outputs = samples[0].outputs
