@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ def run(context: BenchContext) -> list[dict[str, Any]]:
     import torch
     from diffusers import SanaTransformer2DModel
 
+    from zoo_core.bench import peak_bytes
     from zoo_core.checkpoint import DictSource, load_into
     from zoo_core.errors import MissingDependencyError
     from zoo_sana.binding import bind
@@ -58,9 +61,14 @@ def run(context: BenchContext) -> list[dict[str, Any]]:
 
             error = (theirs().float() - mine().float()).abs().max().item()
             measured = context.time({"ours": mine, "other": theirs})
+            peaks = {"ours_peak_bytes": peak_bytes(mine, device), "other_peak_bytes": peak_bytes(theirs, device)}
             rows.append(
                 context.row(
-                    f"denoise step {pixels} px, {LAYERS} blocks, bf16, two branches", measured, other="diffusers SanaTransformer2DModel", max_difference=error
+                    f"denoise step {pixels} px, {LAYERS} blocks, bf16, two branches",
+                    measured,
+                    other="diffusers SanaTransformer2DModel",
+                    max_difference=error,
+                    **peaks,
                 )
             )
     rows.append(_whole_run(context, ours, other, text, mask, words))
@@ -68,38 +76,52 @@ def run(context: BenchContext) -> list[dict[str, Any]]:
 
 
 def _whole_run(context: BenchContext, ours: Any, other: Any, text: Any, mask: Any, words: int) -> dict[str, Any]:
-    """Twenty guided steps at 512 px with each library's own scheduler."""
+    """Twenty guided steps at 512 px with each library's own scheduler; the two runs take turns step by step, so that drift of the machine hits both alike."""
     import torch
     from diffusers import DPMSolverMultistepScheduler
 
+    from zoo_core.bench import Timing
     from zoo_core.samplers import FlowDPMSolver
 
     steps = 20
     start = torch.randn(1, 32, 16, 16, generator=torch.Generator().manual_seed(context.seed)).to(context.device)
 
-    def mine() -> Any:
-        with torch.inference_mode():
-            caption = ours.caption(text[:, :words], mask[:, :words])
-            plan = FlowDPMSolver(3.0).plan(steps, device=start.device)
-            x = plan.start(start)
-            for i in range(plan.evaluations):
-                u, c = ours(x.repeat(2, 1, 1, 1), caption, plan.model_time(i)[None]).float().chunk(2)
-                x = plan.advance(x, u + 4.5 * (c - u), i)
-            return plan.finish(x)
+    def mine() -> Iterator[Any]:
+        caption = ours.caption(text[:, :words], mask[:, :words])
+        plan = FlowDPMSolver(3.0).plan(steps, device=start.device)
+        x = plan.start(start)
+        for i in range(plan.evaluations):
+            u, c = ours(x.repeat(2, 1, 1, 1), caption, plan.model_time(i)[None]).float().chunk(2)
+            x = plan.advance(x, u + 4.5 * (c - u), i)
+            yield x
 
-    def theirs() -> Any:
-        with torch.inference_mode():
-            scheduler = DPMSolverMultistepScheduler(flow_shift=3.0, use_flow_sigmas=True, prediction_type="flow_prediction")
-            scheduler.set_timesteps(steps, device=start.device)
-            x = start
-            for t in scheduler.timesteps:
-                batch = x.repeat(2, 1, 1, 1).to(text.dtype)
-                out = other(batch, encoder_hidden_states=text, timestep=t.expand(2), encoder_attention_mask=mask, return_dict=False)[0]
-                u, c = out.float().chunk(2)
-                x = scheduler.step(u + 4.5 * (c - u), t, x, return_dict=False)[0]
-            return x
+    def theirs() -> Iterator[Any]:
+        scheduler = DPMSolverMultistepScheduler(flow_shift=3.0, use_flow_sigmas=True, prediction_type="flow_prediction")
+        scheduler.set_timesteps(steps, device=start.device)
+        x = start
+        for t in scheduler.timesteps:
+            batch = x.repeat(2, 1, 1, 1).to(text.dtype)
+            out = other(batch, encoder_hidden_states=text, timestep=t.expand(2), encoder_attention_mask=mask, return_dict=False)[0]
+            u, c = out.float().chunk(2)
+            x = scheduler.step(u + 4.5 * (c - u), t, x, return_dict=False)[0]
+            yield x
 
-    from zoo_core.bench import time_interleaved
-
-    measured = time_interleaved({"ours": mine, "other": theirs}, repeats=1, warmup=0, device=context.device)
-    return context.row(f"20 guided steps 512 px, {LAYERS} blocks, bf16", measured, other="diffusers SanaTransformer2DModel + DPMSolverMultistepScheduler")
+    runs = {"ours": mine(), "other": theirs()}
+    spent = dict.fromkeys(runs, 0.0)
+    last: dict[str, Any] = {}
+    with torch.inference_mode():
+        for number in range(steps):
+            for name in ("ours", "other") if number % 2 == 0 else ("other", "ours"):
+                begin = time.perf_counter()
+                last[name] = next(runs[name])
+                if context.device.type == "cuda":
+                    torch.cuda.synchronize()
+                spent[name] += (time.perf_counter() - begin) * 1000
+    difference = float((last["ours"] - last["other"]).abs().max() / last["other"].std())
+    measured = {name: Timing(value, value, value, 1) for name, value in spent.items()}
+    return context.row(
+        f"20 guided steps 512 px, {LAYERS} blocks, bf16",
+        measured,
+        other="diffusers SanaTransformer2DModel + DPMSolverMultistepScheduler",
+        max_difference_in_std=difference,
+    )
