@@ -31,7 +31,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def prompt(words: int) -> str:
     """Prose with a number in its first third, and a question at the end."""
-    filler = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. ".split()
+    sentences = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+    filler = sentences.split(" ")
     text = (filler * (words // len(filler) + 1))[:words]
     text.insert(words // 3, "The pass key is 58213. Remember it. 58213 is the pass key.")
     return " ".join(text) + " What is the pass key? The pass key is"
