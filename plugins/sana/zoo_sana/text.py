@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -86,11 +87,26 @@ class TextEncoder(nn.Module):
         self._cache.clear()
 
 
+@contextlib.contextmanager
+def quiet_bars() -> Iterator[None]:
+    """No loading bar of transformers inside; the setting is put back."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def load_text_encoder(folder: Any, tokenizer_folder: Any, *, dtype: torch.dtype, device: Any, tokens: int) -> TextEncoder:
     """From published ``text_encoder`` and ``tokenizer`` folders."""
     from transformers import AutoTokenizer, Gemma2Model
 
-    model = Gemma2Model.from_pretrained(folder, dtype=dtype, attn_implementation="eager", local_files_only=True)
+    with quiet_bars():
+        model = Gemma2Model.from_pretrained(folder, dtype=dtype, attn_implementation="eager", local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True, trust_remote_code=False)
     return TextEncoder(model.eval().requires_grad_(False).to(device), tokenizer, tokens)
 
