@@ -69,7 +69,8 @@ class _Rotary(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin, ids = ctx.saved_tensors
-        return _launch(grads[0], cos, sin, ids, *ctx.options, -1.0), None, None, None, None, None
+        interleaved, rotary_dim = ctx.options
+        return _launch(grads[0], cos, sin, ids, interleaved, rotary_dim, -1.0), None, None, None, None, None
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor, style: str = "half", position_ids: Tensor | None = None, rotary_dim: int | None = None) -> Tensor:
