@@ -62,8 +62,9 @@ def benched(sizes: tuple[str, ...], seconds: float) -> dict[str, Any]:
     machine = measure("cuda", dtypes, seconds=1.0)
     rows = []
     for row in bench(machine, dtypes=dtypes, sizes=sizes, backward=True, seconds=seconds):
+        label = f"{row.op} {row.implementation} {row.dtype} {row.size} {row.direction}"
         print(
-            f"{row.op} {row.implementation} {row.dtype} {row.size} {row.direction}: {row.seconds * 1e6:.0f} us, {row.gigabytes:.0f} GB/s, {row.share:.0%} of ceiling",
+            f"{label}: {row.seconds * 1e6:.0f} us, {row.gigabytes:.0f} GB/s, {row.share:.0%} of ceiling",
             flush=True,
         )
         rows.append(row.to_dict())
