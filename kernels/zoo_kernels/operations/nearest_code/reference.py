@@ -27,6 +27,7 @@ def prepare(codebook: Tensor, metric: str) -> tuple[Tensor, Tensor]:
 def nearest_code(x: Tensor, codebook: Tensor, metric: str = "l2") -> Tensor:
     """[..., d] and [K, d] -> int64 [...]; see the package docstring.
 
+    >>> import torch
     >>> nearest_code(torch.tensor([[0.9, 0.0], [0.0, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
     tensor([0, 1])
     """
