@@ -60,7 +60,7 @@ def replaced(text: str, model: str, index: int, entry: dict[str, Any], path: Pat
     """``text`` with item ``index`` of ``models.<model>.weights`` written anew, everything else byte for byte as it was."""
     import yaml
 
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     for step in ("models", model, "weights", index):
         found = None
         if isinstance(node, yaml.MappingNode):
@@ -70,6 +70,8 @@ def replaced(text: str, model: str, index: int, entry: dict[str, Any], path: Pat
         if found is None:
             raise SpecError(f"{path}: models.{model}.weights[{index}] is not written there", fix="write the weights list at the model itself", file=str(path))
         node = found
+    if node is None or node.start_mark is None or node.end_mark is None:
+        raise SpecError(f"{path}: the fragment is empty", fix="write the model into it", file=str(path))
     begin, end = node.start_mark.index, node.end_mark.index
     if text[begin - 1 : begin] == "*":
         raise SpecError(f"{path}: models.{model}.weights[{index}] is a YAML alias", fix="write it out", file=str(path))
