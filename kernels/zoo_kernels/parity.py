@@ -163,7 +163,8 @@ def _backward(case: Case, spec: OpSpec, item: KernelImpl, function: Callable[...
 def _repeat(case: Case, spec: OpSpec, item: KernelImpl, function: Callable[..., Any]) -> Verdict:
     args, kwargs = inputs(case, spec)
     with torch.no_grad():
-        same = torch.equal(function(*args, **kwargs), function(*args, **kwargs))
+        first, second = _tensors(function(*args, **kwargs)), _tensors(function(*args, **kwargs))
+    same = len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second))
     return Verdict(case, same, 0.0 if same else float("inf"), note="" if same else "two calls gave different bits")
 
 
@@ -219,10 +220,20 @@ def distance(out: Tensor, expected: Tensor) -> float:
     return error if error == error else float("inf")
 
 
-def _compare(case: Case, spec: OpSpec, out: Any, expected: Tensor, plain: Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Verdict:
-    tolerance = spec.tolerance[case.dtype]
-    if not isinstance(out, Tensor) or out.shape != plain.shape or out.dtype != plain.dtype:
-        what = f"{tuple(out.shape)} {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
-        return Verdict(case, False, float("inf"), tolerance, f"returned {what}, the reference {tuple(plain.shape)} {plain.dtype}")
+def _tensors(out: Any) -> tuple[Any, ...]:
+    """Results of an operation that has several are judged by its own ``compare``."""
+    return tuple(out) if isinstance(out, (tuple, list)) else (out,)
+
+
+def _outline(out: Any, sizes: bool) -> str:
+    """Shapes (or only the number of dimensions, for results whose sizes depend on the numbers) and dtypes in words."""
+    parts = _tensors(out)
+    return ", ".join(f"{tuple(t.shape) if sizes else f'{t.dim()}-d'} {t.dtype}" if isinstance(t, Tensor) else type(t).__name__ for t in parts)
+
+
+def _compare(case: Case, spec: OpSpec, out: Any, expected: Any, plain: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Verdict:
+    tolerance, sizes = spec.tolerance[case.dtype], isinstance(plain, Tensor)
+    if _outline(out, sizes) != _outline(plain, sizes):
+        return Verdict(case, False, float("inf"), tolerance, f"returned {_outline(out, sizes)}, the reference {_outline(plain, sizes)}")
     error = spec.compare(out, expected, args, kwargs) if spec.compare else distance(out, expected)
     return Verdict(case, bool(error <= tolerance), error, tolerance)

@@ -78,7 +78,7 @@ class OpSpec:
         flops: ``flops(args, kwargs)``.
         rival: What a user would call otherwise, same arguments (None: nothing), and its name.
         differentiable: Positions of ``args`` that may need gradients.
-        compare: ``compare(out, ref, args, kwargs) -> error`` where a norm makes no sense (indices); None: relative norm.
+        compare: ``compare(out, ref, args, kwargs) -> error`` where a norm makes no sense (indices, several results); None: relative norm.
         variants: Name -> ``change(args, kwargs) -> (args, kwargs)``: other ways to call the op that parity must cover (no weight, another style...).
     """
 
