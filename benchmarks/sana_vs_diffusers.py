@@ -31,7 +31,7 @@ def main() -> None:
     device = torch.device(options.device)
     record = run_benchmark(spec, folder=options.output, device=device, repeats=options.repeats, log=print)
     for row in record["rows"]:
-        print(f"{row['cell']}: {row['ours_ms']:.0f} ms against {row['other_ms']:.0f} ms, {row['ratio']:.2f}x")
+        print(f"{row['cell']}: {row['ours_ms']:.0f} ms against {row['other_ms']:.0f} ms, {row['ratio']:.2f}x (processor time {row.get('cpu_ratio', 0):.2f}x)")
 
 
 if __name__ == "__main__":

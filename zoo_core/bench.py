@@ -32,12 +32,16 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds per call over the repeats: median and quartiles."""
+    """Milliseconds per call over the repeats: median and quartiles of the wall clock, median processor time of this process (all threads).
+
+    Processor time also holds on a machine where other programs compete for the processor; for work on a GPU it says nothing.
+    """
 
     median_ms: float
     low_ms: float
     high_ms: float
     n: int
+    cpu_ms: float = 0.0
 
     @property
     def iqr_ms(self) -> float:
@@ -68,24 +72,25 @@ def time_interleaved(
             function()
     wait()
     samples: dict[str, list[float]] = {name: [] for name in functions}
+    busy: dict[str, list[float]] = {name: [] for name in functions}
     began = time.perf_counter()
     for number in range(repeats):
         for name in list(functions) if number % 2 == 0 else list(functions)[::-1]:
             wait()
-            start = time.perf_counter()
+            start, spent = time.perf_counter(), time.process_time()
             functions[name]()
             wait()
             samples[name].append((time.perf_counter() - start) * 1000)
+            busy[name].append((time.process_time() - spent) * 1000)
         if seconds is not None and number >= 2 and time.perf_counter() - began > seconds:
             break
-    return {name: _summary(values) for name, values in samples.items()}
+    return {name: summary(values, busy[name]) for name, values in samples.items()}
 
 
-def _summary(values: list[float]) -> Timing:
-    if len(values) == 1:
-        return Timing(values[0], values[0], values[0], 1)
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Timing(statistics.median(values), low, high, len(values))
+def summary(wall: list[float], busy: list[float]) -> Timing:
+    """The timing of calls whose wall-clock and processor times (milliseconds) were measured one by one."""
+    low, _, high = statistics.quantiles(wall, n=4, method="inclusive") if len(wall) > 1 else wall * 3
+    return Timing(statistics.median(wall), low, high, len(wall), statistics.median(busy))
 
 
 def peak_bytes(function: Callable[[], Any], device: torch.device | str = "cpu") -> int | None:
@@ -176,8 +181,9 @@ class BenchContext:
         return time_interleaved(functions, repeats=self.repeats, warmup=warmup, seconds=seconds, device=self.device)
 
     def row(self, cell: str, times: Mapping[str, Timing], *, other: str, ours: str = "ours", rival: str = "other", **extra: Any) -> dict[str, Any]:
-        """A result row from the timings ``times[ours]`` and ``times[rival]``; ``ratio`` above 1: ours is faster."""
+        """A result row from the timings ``times[ours]`` and ``times[rival]``; ``ratio`` above 1: ours is faster (``cpu_ratio``: in processor time)."""
         a, b = times[ours], times[rival]
+        busy = {"ours_cpu_ms": a.cpu_ms, "other_cpu_ms": b.cpu_ms, "cpu_ratio": b.cpu_ms / a.cpu_ms} if a.cpu_ms and self.device.type == "cpu" else {}
         return {
             "cell": cell,
             "ours_ms": a.median_ms,
@@ -187,6 +193,7 @@ class BenchContext:
             "ours_iqr_ms": a.iqr_ms,
             "other_iqr_ms": b.iqr_ms,
             "repeats": a.n,
+            **busy,
             **extra,
         }
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from zoo_core.bench import Timing, peak_bytes
+from zoo_core.bench import peak_bytes, time_interleaved
 from zoo_core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -82,43 +82,13 @@ def _cells(context: BenchContext, ours: Autoencoder, theirs: Any, image: torch.T
         for name, function in (("ours", one), ("other", other)):
             keep = partial(_keep, results, name, function)
             peaks[f"{name}_peak_bytes"] = peak_bytes(keep, context.device)
-        times, busy = _take_turns({"ours": one, "other": other}, rounds or context.repeats, context.device)
+        times = time_interleaved({"ours": one, "other": other}, repeats=rounds or context.repeats, warmup=0, device=context.device)
         row = context.row(f"{what} {label}", times, other="diffusers AutoencoderDC", threads=torch.get_num_threads(), **peaks)
-        row |= {"ours_cpu_ms": busy["ours"], "other_cpu_ms": busy["other"], "cpu_ratio": busy["other"] / busy["ours"]}
         row["difference_std"] = float((results["ours"].float() - results["other"].float()).abs().max() / results["other"].float().std())
         rows.append(row)
         seconds = f"{row['ours_ms'] / 1000:.2f} s, diffusers {row['other_ms'] / 1000:.2f} s"
-        context.log(f"{row['cell']}: {seconds}, ratio {row['ratio']:.2f}, processor time {row['cpu_ratio']:.2f}, peaks {peaks}")
+        context.log(f"{row['cell']}: {seconds}, ratio {row['ratio']:.2f}, processor time {row.get('cpu_ratio', 0):.2f}, peaks {peaks}")
     return rows
-
-
-def _take_turns(functions: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> tuple[dict[str, Timing], dict[str, float]]:
-    """Wall time and median processor time of this process (milliseconds); the second also holds where other programs compete for the processor."""
-    import statistics
-    import time
-
-    wall: dict[str, list[float]] = {name: [] for name in functions}
-    busy: dict[str, list[float]] = {name: [] for name in functions}
-    for number in range(rounds):
-        for name in list(functions) if number % 2 == 0 else list(functions)[::-1]:
-            begin, spent = time.perf_counter(), time.process_time()
-            functions[name]()
-            if device.type == "cuda":
-                torch_cuda_wait(device)
-            wall[name].append(1000 * (time.perf_counter() - begin))
-            busy[name].append(1000 * (time.process_time() - spent))
-    timings = {}
-    for name, values in wall.items():
-        low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
-        timings[name] = Timing(statistics.median(values), low, high, len(values))
-    return timings, {name: statistics.median(values) for name, values in busy.items()}
-
-
-def torch_cuda_wait(device: torch.device) -> None:
-    """Wait for the device."""
-    import torch
-
-    torch.cuda.synchronize(device)
 
 
 def _keep(results: dict[str, torch.Tensor], name: str, function: Callable[[], torch.Tensor]) -> None:

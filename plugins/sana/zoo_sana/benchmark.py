@@ -82,7 +82,7 @@ def _whole_run(context: BenchContext, ours: Any, other: Any, text: Any, mask: An
     import torch
     from diffusers import DPMSolverMultistepScheduler
 
-    from zoo_core.bench import Timing
+    from zoo_core.bench import summary
     from zoo_core.samplers import FlowDPMSolver
 
     steps = 20
@@ -109,18 +109,19 @@ def _whole_run(context: BenchContext, ours: Any, other: Any, text: Any, mask: An
             yield x
 
     runs = {"ours": mine(), "other": theirs()}
-    spent = dict.fromkeys(runs, 0.0)
+    wall, busy = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0.0)
     last: dict[str, Any] = {}
     with torch.inference_mode():
         for number in range(steps):
             for name in ("ours", "other") if number % 2 == 0 else ("other", "ours"):
-                begin = time.perf_counter()
+                begin, spent = time.perf_counter(), time.process_time()
                 last[name] = next(runs[name])
                 if context.device.type == "cuda":
                     torch.cuda.synchronize()
-                spent[name] += (time.perf_counter() - begin) * 1000
+                wall[name] += (time.perf_counter() - begin) * 1000
+                busy[name] += (time.process_time() - spent) * 1000
     difference = float((last["ours"] - last["other"]).abs().max() / last["other"].std())
-    measured = {name: Timing(value, value, value, 1) for name, value in spent.items()}
+    measured = {name: summary([wall[name]], [busy[name]]) for name in runs}
     return context.row(
         f"20 guided steps 512 px, {LAYERS} blocks, bf16",
         measured,

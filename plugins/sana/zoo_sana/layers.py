@@ -120,10 +120,12 @@ class MixFFN(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """[B, N, C] of a map with ``size`` (height, width), N = height * width, row by row."""
-        hidden = F.silu(self.inverted(x))
+        over = not torch.is_grad_enabled()  # write over our own intermediate results: memory traffic is most of what is left beside the products
+        hidden = F.silu(self.inverted(x), inplace=over)
         maps = hidden.unflatten(1, size).permute(0, 3, 1, 2)  # a channels-last view: nothing moves
         value, gate = self.depthwise(maps).permute(0, 2, 3, 1).flatten(1, 2).chunk(2, dim=-1)
-        return self.point(value * F.silu(gate))
+        gate = F.silu(gate, inplace=over)
+        return self.point(value.mul_(gate) if over else value * gate)
 
 
 class Block(nn.Module):
@@ -138,7 +140,8 @@ class Block(nn.Module):
         self.ffn = MixFFN(config)
 
     def _modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        return torch.addcmul(shift, F.layer_norm(x, (self.width,), eps=self.eps), scale)
+        normed = F.layer_norm(x, (self.width,), eps=self.eps)
+        return torch.addcmul(shift, normed, scale) if torch.is_grad_enabled() else torch.addcmul(shift, normed, scale, out=normed)
 
     def forward(
         self,
