@@ -22,7 +22,15 @@ def test_compiles_for_hopper(op: str, dtype: torch.dtype, tmp_path: object, monk
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     spec, item = registry.op(op), registry.implementation(op, "triton")
     args, kwargs = spec.example(torch.device("cpu"), dtype, 0, "small")
-    kernels = compile_calls(item.load(), *args, capability=90, **kwargs)
-    assert kernels, "no kernel was launched"
+    backward = item.backward and bool(spec.differentiable)
+    leaves = [a.requires_grad_() if backward and i in spec.differentiable else a for i, a in enumerate(args)]
+
+    def call() -> None:
+        out = item.load()(*leaves, **kwargs)
+        if backward:
+            torch.autograd.grad(out, [leaves[i] for i in spec.differentiable], torch.ones_like(out))
+
+    kernels = compile_calls(call, capability=90)
+    assert len(kernels) > backward, "no kernel was launched, or none for the gradients"
     for kernel in kernels:
         assert kernel.code > 0 and kernel.shared <= SHARED, kernel

@@ -28,7 +28,7 @@ def test_cpu_other_dtypes(case: testing.Case) -> None:
     case.check()
 
 
-@pytest.mark.parametrize("op", ["linear_attention", "rms_norm", "rotary", "nearest_code"])
+@pytest.mark.parametrize("op", ["linear_attention", "rms_norm", "rotary", "nearest_code", "sparse_conv2d", "entropy_select"])
 def test_what_claims_to_be_compile_safe_keeps_one_graph(op: str) -> None:
     for item in registry.implementations(op):
         case = parity.Case(op, item.name, "cpu", "float32", "compile")

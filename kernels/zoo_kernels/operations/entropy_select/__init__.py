@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo_kernels.definition import nbytes, randn
+from zoo_kernels.definition import at_most, loader, nbytes, on_cpu, on_triton, randn
 from zoo_kernels.registry import KernelRegistry
-from zoo_kernels.spec import OpSpec
+from zoo_kernels.spec import KernelImpl, OpSpec, Query
 
 SIZES = {
     "empty": ((2, 5, 0, 0), (0, 0)),
@@ -24,6 +24,8 @@ SIZES = {
 }
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-5, "float16": 1e-5}
 THRESHOLD = 0.3
+LIMIT = 1024
+"""Most classes that the Triton kernel holds at once."""
 
 
 def example(device: Any, dtype: Any, seed: int = 0, size: str = "tiny") -> tuple[list[Any], dict[str, Any]]:
@@ -33,7 +35,7 @@ def example(device: Any, dtype: Any, seed: int = 0, size: str = "tiny") -> tuple
     shape, picture = SIZES[size]
     generator = torch.Generator().manual_seed(seed)
     scores = randn(shape, generator, "cpu", torch.float32)
-    sharp = 2.0 + 10.0 * torch.rand((shape[0], 1, *shape[2:]), generator=generator)
+    sharp = 2.0 + 100.0 * torch.rand((shape[0], 1, *shape[2:]), generator=generator)
     return [(scores * sharp).to(device=device, dtype=dtype), THRESHOLD], {"size": picture}
 
 
@@ -79,9 +81,16 @@ def flops(args: Any, kwargs: Any) -> int:
     return 8 * int(args[0].numel())
 
 
+def fits(query: Query) -> list[str]:
+    """Reasons against the Triton kernel (hint ``classes``)."""
+    return [*on_triton(query), *at_most(query, "classes", LIMIT)]
+
+
 def register(registry: KernelRegistry) -> None:
     from zoo_kernels.operations.entropy_select.reference import entropy_select
 
     name = "entropy_select"
     signature = "entropy_select(scores[B,C,h,w], threshold, size=(H,W), channels_last=False) -> (coordinates int32[N,3], entropy float32[B,h,w])"
     registry.add_op(OpSpec(name, signature, entropy_select, example, TOLERANCE, bytes_moved, flops, compare=compare, variants=VARIANTS))
+    registry.add(KernelImpl(name, "cpu", loader(f"{__name__}.cpu", name), on_cpu, priority=10, backward=False))
+    registry.add(KernelImpl(name, "triton", loader(f"{__name__}.triton", name), fits, priority=20, backward=False, compile_safe=False, probe=True))

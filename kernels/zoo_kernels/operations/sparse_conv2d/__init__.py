@@ -11,11 +11,12 @@ features.  No points give no rows, taps without points give zeros.  Used by Spar
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from zoo_kernels.definition import nbytes, randn
+from zoo_kernels.definition import loader, nbytes, on_cpu, on_triton, randn
 from zoo_kernels.registry import KernelRegistry
-from zoo_kernels.spec import OpSpec
+from zoo_kernels.spec import KernelImpl, OpSpec
 
 SIZES = {"empty": (2, 0, 0, 6, 20), "tiny": (2, 12, 10, 6, 20), "small": (1, 64, 128, 32, 32), "large": (1, 512, 1024, 64, 64)}
 """Images, rows, columns, channels in and out; every fourth 4 x 4 block of pixels holds points."""
@@ -90,3 +91,6 @@ def register(registry: KernelRegistry) -> None:
     signature = "sparse_conv2d(features[N_in,C_in], weight[K,C_in,C_out], table[N_out,K], transposed[N_in,K]=None) -> [N_out,C_out]"
     variants = {"strided": strided, "inverse": inverse, "isolated": isolated, "wide": wide}
     registry.add_op(OpSpec(name, signature, sparse_conv2d, example, TOLERANCE, bytes_moved, flops, differentiable=(0, 1), variants=variants))
+    registry.add(KernelImpl(name, "cpu", loader(f"{__name__}.cpu", name), on_cpu, priority=10))
+    fits = partial(on_triton, bfloat16_products=True)
+    registry.add(KernelImpl(name, "triton", loader(f"{__name__}.triton", name), fits, priority=20, compile_safe=False, probe=True))
