@@ -276,6 +276,42 @@ def test_post_load_hooks_of_active_plugins_see_every_model_and_cannot_break_it(t
     assert model.report.warnings == ["plugin 'watcher': its zoo_post_load hook raised ValueError: mine"]
 
 
+KERNELS = "from zoo_core import hookimpl\nfrom zoo_core.specs import KernelSpec\n\n@hookimpl\ndef zoo_kernels():\n    return [KernelSpec(name='mine', register='x_{name}.kernels:register')]\n"
+REGISTER = "from zoo_kernels.spec import KernelImpl\n\ndef register(registry):\n    registry.scan()\n    registry.add(KernelImpl('rms_norm', '{name}', lambda: abs, priority=-300))\n"
+
+
+@pytest.fixture
+def operations(monkeypatch: pytest.MonkeyPatch):
+    """The registry of zoo_kernels, put back afterwards."""
+    from zoo_kernels.registry import registry
+
+    registry.scan()
+    for name in ("_ops", "_origins", "_targets"):
+        monkeypatch.setattr(registry, name, type(getattr(registry, name))(getattr(registry, name)))
+    monkeypatch.setattr(registry, "_implementations", {op: dict(table) for op, table in registry._implementations.items()})
+    return registry
+
+
+def test_loading_registers_the_kernels_of_every_plugin(toy: Path, plugin, registry, operations) -> None:
+    plugin("fast", fragment={"provides": {"kernels": ["mine"]}}, plugin=KERNELS.format(name="fast"), files={"kernels.py": REGISTER.format(name="fast")})
+    registry()
+    for _ in range(2):
+        assert load("toy-model", weights="random").report.warnings == []
+    assert operations.implementation("rms_norm", "fast").origin == "x_fast.kernels:register"
+
+
+def test_a_stranger_with_broken_kernels_is_a_warning_the_own_plugin_an_error(toy: Path, plugin, registry, operations) -> None:
+    broken = REGISTER.format(name="bad") + "    raise ValueError('no such card')\n"
+    plugin("bad", fragment={"provides": {"kernels": ["mine"]}, "models": {"bad-model": {"task": "text-to-image", "build": "x_bad.model:build"}}},
+           plugin=KERNELS.format(name="bad"), files={"kernels.py": broken})  # fmt: skip
+    registry()
+    [warning] = load("toy-model", weights="random").report.warnings
+    assert "'mine'" in warning and "no such card" in warning
+    with pytest.raises(PluginLoadError, match="no such card"):
+        load("bad-model", weights="random")
+    assert "bad" not in [item.name for item in operations.implementations("rms_norm")], "nothing of it remains"
+
+
 def test_registry_build_reaches_models_and_components(toy: Path, plugin, registry) -> None:
     code = "from zoo_core import hookimpl\nfrom zoo_core.specs import ComponentSpec, SamplerSpec\n\n@hookimpl\ndef zoo_components():\n    return [ComponentSpec(name='c', kind='denoiser', build='builtins:dict')]\n\n@hookimpl\ndef zoo_samplers():\n    return [SamplerSpec(name='s', build='builtins:dict')]\n"
     plugin("parts", fragment={"provides": {"components": ["c"], "samplers": ["s"]}}, plugin=code)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo_core.errors import CheckpointError, InputError, KernelError, NotEnoughMemoryError, PluginLoadError, SpecError, WeightsError, ZooError
 from zoo_core.interfaces.weights import BuildRequest, LoadReport
 from zoo_core.names import Reference, parse
+from zoo_core.operations import register_operations
 from zoo_core.registry import ZooRegistry, get_registry
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def load(
         if not dtypes:
             _check_native(spec, target, check_dtype)
         build = import_target(spec.build, plugin.name)
+        register_operations(registry, plugin=plugin.name, report=report)
     with timed(report, "files"):
         from zoo_core.hub import resolve_weights
 

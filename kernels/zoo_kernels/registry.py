@@ -69,9 +69,13 @@ class KernelRegistry:
                 function = getattr(importlib.import_module(module), name)
             except (ImportError, AttributeError) as error:
                 raise KernelError(f"kernels of {target!r} cannot be registered: {error}") from error
+            before = dict(self._ops), {op: dict(table) for op, table in self._implementations.items()}, dict(self._origins)
             self._origin = target
             try:
                 function(self)
+            except BaseException:  # nothing of it remains
+                self._ops, self._implementations, self._origins = before
+                raise
             finally:
                 self._origin = ""
             self._targets.add(target)

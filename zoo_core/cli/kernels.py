@@ -197,14 +197,10 @@ def _registry() -> Any:
     """The operations of the kernels package and of every plugin that brings some."""
     from zoo_kernels.registry import registry
 
+    from zoo_core.operations import register_operations
     from zoo_core.registry import get_registry
-    from zoo_core.specs import KernelSpec
 
-    core = get_registry()
-    for name in core.names("kernels"):
-        spec = core.get("kernels", name)
-        assert isinstance(spec, KernelSpec)
-        registry.register_from(spec.register)
+    register_operations(get_registry())
     return registry
 
 
