@@ -8,8 +8,8 @@ import importlib
 import pytest
 
 MODULES = [
-    *(f"zoo_core.checkpoint.{name}" for name in ("keymap", "layout", "load", "open", "report", "source", "template")),
-    *(f"zoo_core.hub.{name}" for name in ("names", "remote")),
+    *(f"zoo_core.checkpoint.{name}" for name in ("keymap", "load", "open", "report", "source", "template")),
+    *(f"zoo_core.{name}" for name in ("names", "hub.remote")),
 ]
 
 

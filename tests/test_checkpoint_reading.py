@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zoo_core.checkpoint import open_checkpoint, save_checkpoint, sniff
 from zoo_core.errors import CheckpointError, UnsafeFileError, UnsafePathError, ZooError
-from zoo_core.hub.names import safe_join, safe_relative
+from zoo_core.names import safe_join, safe_relative
 from zoo_core.testing.hostile import UNSAFE_NAMES, HostileFile, safetensors_bytes
 from zoo_core.testing.weight_fixtures import hostile_corpus  # noqa: F401
 

@@ -170,7 +170,7 @@ def test_doctor_finds_foreign_modules(tmp_path: Path) -> None:
     (tmp_path / "zoo.py").write_text("rpc = 1\n")
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "__init__.py").write_text("")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom zoo_core.doctor import modules\nfor f in modules(): print(f.level, f.what)"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom zoo_core.cli.doctor import modules\nfor f in modules(): print(f.level, f.what)"
     out = python(code).stdout
     assert "fail another package owns the name 'zoo'" in out and "warn a module named 'kernels'" in out
 

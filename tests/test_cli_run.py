@@ -20,8 +20,7 @@ from PIL import Image
 from zoo_core.cli import main
 from zoo_core.cli.run import split
 from zoo_core.errors import InputError
-from zoo_core.pictures import open_picture
-from zoo_core.usage import overlay
+from zoo_core.usage import open_picture, overlay
 
 TASKS = """
 import numpy as np, torch
@@ -215,7 +214,7 @@ def test_fault_24_damaged_foreign_and_huge_pictures(tmp_path: Path, monkeypatch)
     for name in ("cut.png", "text.png", "folder.png", "none.png"):
         with pytest.raises(InputError, match=name.replace(".", r"\.")):
             open_picture(tmp_path / name)
-    monkeypatch.setattr("zoo_core.pictures.MAX_PIXELS", 100)
+    monkeypatch.setattr("zoo_core.usage.MAX_PIXELS", 100)
     with pytest.raises(InputError, match="64x64 pixels"):
         open_picture(good)
 

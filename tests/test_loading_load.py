@@ -332,14 +332,14 @@ def test_registry_build_reaches_models_and_components(toy: Path, plugin, registr
     ],
 )
 def test_fit_follows_its_documented_formula(settings: dict, total: int) -> None:
-    from zoo_core.fit import estimate
+    from zoo_core.devices import estimate
 
     card = {"name": "m", "memory": {"weights_bytes": 1000, "fixed_bytes": 50, "per_pixel_bytes": 3, "per_token_bytes": 7}, "precision": {"default": "float32"}}
     assert estimate(card, **settings).total_bytes == total
 
 
 def test_fault_22_fit_tells_what_would_fit_instead() -> None:
-    from zoo_core.fit import HEADROOM, advice, alternatives, estimate
+    from zoo_core.devices import HEADROOM, advice, alternatives, estimate
 
     card = {"name": "m", "memory": {"weights_bytes": 100, "per_pixel_bytes": 10}, "precision": {"default": "float32"}}
     wanted = estimate(card, height=1024, width=1024, batch=4)

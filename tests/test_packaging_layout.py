@@ -46,6 +46,19 @@ def test_plugin_projects_are_static_and_plain_hatchling(folder: Path) -> None:
     assert (folder / "README.md").exists() and (folder / "LICENSE").exists()
 
 
+def test_the_core_stays_small() -> None:
+    """The size that docs/architecture.md names; rooms that stand beside the core (command line, kit, evaluation...) do not count."""
+    beside = {"cli", "testing", "evaluation", "training", "samplers", "datasets", "scaffold"}
+    modules = [file for file in (ROOT / "zoo_core").rglob("*.py") if file.name != "__init__.py" and file.relative_to(ROOT / "zoo_core").parts[0] not in beside]
+    assert len(modules) <= 46, "merge two modules that do one job before adding one"
+
+
+def test_no_file_is_long() -> None:
+    folders = [ROOT / "zoo_core", ROOT / "kernels" / "zoo_kernels", *(folder / f"zoo_{folder.name}" for folder in PLUGINS)]
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for folder in folders for file in folder.rglob("*.py")}
+    assert not {str(file): length for file, length in lengths.items() if length > 400}
+
+
 def imported(file: Path) -> set[str]:
     """Top-level names of all modules that a file imports, anywhere in it."""
     names = set()

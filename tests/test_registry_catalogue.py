@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from zoo_core import api, catalog, compilation, pinning
+from zoo_core import api, catalog
 from zoo_core import fragment as fragments
 from zoo_core.errors import InputError, PluginNotInstalledError, SpecError, UnknownModelError
 from zoo_core.registry import ZooRegistry, get_registry
+from zoo_core.scaffold import compilation
 from zoo_core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,15 +163,15 @@ def test_pin_writes_commit_and_digests_and_keeps_the_rest(tmp_path: Path, monkey
         return commit, [{"path": "config.json", "size": 3, "sha256": "1" * 64}, {"path": "model.safetensors", "size": 5, "sha256": "ab" * 32}]
 
     monkeypatch.setattr(zoo_core.hub, "pin", pin, raising=False)
-    assert pinning.pin_model(tmp_path, "pinned-model", revision="v2")
+    assert compilation.pin_model(tmp_path, "pinned-model", revision="v2")
     assert asked == {"source": "hf://org/repo@v2", "files": ["config.json", "model.safetensors"]}
     text = source.read_text()
     assert "# a comment that stays" in text and "# and this one" in text and "tags: [last]" in text
     entry = yaml.safe_load(text)["models"]["pinned-model"]["weights"][1]
     assert entry["revision"] == commit and entry["files"][0] == {"path": "config.json", "size": 3, "sha256": "1" * 64}
-    assert pinning.pin_model(tmp_path, "pinned-model") and source.read_text() == text  # a second time changes nothing
+    assert compilation.pin_model(tmp_path, "pinned-model") and source.read_text() == text  # a second time changes nothing
     with pytest.raises(UnknownModelError, match="did you mean: pinned-model"):
-        pinning.pin_model(tmp_path, "pinned-modl")
+        compilation.pin_model(tmp_path, "pinned-modl")
 
 
 def test_build_compiles_a_plugin_project_of_its_own(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from zoo_core.names import near_misses
 from zoo_core.registry import get_registry
 
 if TYPE_CHECKING:
-    from zoo_core.fit import Estimate
+    from zoo_core.devices import Estimate
 
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 STATUSES = ("embedded", "published", "config-only")
@@ -125,8 +125,8 @@ def search(words: str) -> list[dict[str, Any]]:
 def fit(
     name: str, *, height: int | None = None, width: int | None = None, batch: int = 1, length: int | None = None, dtype: str | None = None
 ) -> dict[str, Any]:
-    """Whether it fits this machine: ``{"estimate", "places", "fits", "alternatives"}``; see :mod:`zoo_core.fit`."""
-    from zoo_core.fit import alternatives, estimate, judge, places
+    """Whether it fits this machine: ``{"estimate", "places", "fits", "alternatives"}``; see :mod:`zoo_core.devices`."""
+    from zoo_core.devices import alternatives, estimate, judge, places
 
     card = get_registry().card(name)
     wanted: Estimate = estimate(card, height=height, width=width, batch=batch, length=length, dtype=dtype)

@@ -203,7 +203,7 @@ def import_target(target: str, plugin: str) -> Any:
 
 
 def _dependencies(plugin: Any, spec: ModelSpec) -> None:
-    from zoo_core.dependencies import check_requirements
+    from zoo_core.discovery import check_requirements
 
     check_requirements(plugin, dict(spec.card))
 
@@ -256,7 +256,7 @@ def explain_memory(spec: ModelSpec, dtypes: Mapping[str, Any], device: torch.dev
             and "not enough memory" not in text
         ):
             raise
-        from zoo_core.fit import advice, estimate
+        from zoo_core.devices import advice, estimate
 
         wanted = estimate(spec.card, dtype=str(next(iter(dtypes.values()), "")).removeprefix("torch.") or None)
         raise NotEnoughMemoryError(

@@ -122,7 +122,7 @@ class PluginManager:
         plugin.state, plugin.error = "broken", error
         plugin.reason = error.what if isinstance(error, ZooError) else last_line(error)
         if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != plugin.package:
-            from zoo_core.dependencies import missing_module
+            from zoo_core.discovery import missing_module
 
             plugin.error = missing_module(plugin, error)
             raise plugin.error from error

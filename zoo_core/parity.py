@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from zoo_core.comparison import Check, CheckRow, Tolerance, compare, number
 from zoo_core.errors import MissingDependencyError, ParityError, UnknownNameError
+from zoo_core.evaluation.tolerance import Check, CheckRow, Tolerance, compare, number
 
 if TYPE_CHECKING:
     import torch

@@ -66,7 +66,7 @@ def rules(registry: ZooRegistry) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def fits(path: str, rule: Mapping[str, Any]) -> bool:
     """Whether a folder satisfies one rule: the file is there and, when given, its ``key`` (dotted) is ``equals`` (a value or a list of them)."""
-    from zoo_core.hub.names import safe_join, safe_relative
+    from zoo_core.names import safe_join, safe_relative
 
     safe_relative(str(rule["file"]), what="file name of a rule")
     from pathlib import Path
@@ -87,7 +87,7 @@ def fits(path: str, rule: Mapping[str, Any]) -> bool:
 
 def from_hub(ref: Reference, registry: ZooRegistry, offline: bool | None) -> tuple[Reference, str]:
     """Model and weights for ``hf://org/repo``: by the catalogue's sources, else by the configuration file in the repository."""
-    from zoo_core.hub.names import parse_source
+    from zoo_core.names import parse_source
 
     weights = str(ref)
     repo = ref.name

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo_core.checkpoint.filekind import FileKind, sniff
     from zoo_core.checkpoint.keymap import Drop, Fuse, KeyMap, Rename, Reshape, Split, Table, Transpose
-    from zoo_core.checkpoint.layout import detect_layout
     from zoo_core.checkpoint.load import init_random, load_into
     from zoo_core.checkpoint.open import open_checkpoint
     from zoo_core.checkpoint.report import MatchReport
     from zoo_core.checkpoint.save import save_checkpoint
     from zoo_core.checkpoint.source import DictSource, TensorSource
+    from zoo_core.checkpoint.template import detect_layout
 
 _LAZY = {
     "Drop": "keymap",
@@ -30,7 +30,7 @@ _LAZY = {
     "Split": "keymap",
     "Table": "keymap",
     "Transpose": "keymap",
-    "detect_layout": "layout",
+    "detect_layout": "template",
     "init_random": "load",
     "load_into": "load",
     "open_checkpoint": "open",

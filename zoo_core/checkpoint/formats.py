@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import mmap as mmap_module
 import os
 import struct
@@ -12,7 +13,6 @@ from typing import Any
 
 import torch
 
-from zoo_core.checkpoint.memory import release_pages
 from zoo_core.checkpoint.source import TensorSource
 from zoo_core.errors import CheckpointError, MissingDependencyError, UnsafeFileError
 
@@ -260,3 +260,17 @@ def _global_name(message: str) -> str:
 
     found = re.search(r"GLOBAL ([\w.]+)", message)
     return f"it asks for {found.group(1)}" if found else "it asks for a Python object"
+
+
+# -- memory maps -------------------------------------------------------------------------------------------------------------
+
+
+def release_pages(tensor: torch.Tensor) -> None:
+    """Drop the pages that lie wholly inside a file-mapped tensor that nobody wrote to; they are read again when touched."""
+    import ctypes
+
+    advice = getattr(mmap, "MADV_DONTNEED", None)
+    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    first, last = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+    if advice is not None and last > first and tensor.is_contiguous():
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), advice)

@@ -107,7 +107,7 @@ def _choose(folder: Path) -> Path:
 
 
 def _open_index(path: Path, mmap: bool | Literal["auto"]) -> TensorSource:
-    from zoo_core.hub.names import safe_join
+    from zoo_core.names import safe_join
 
     try:
         if path.stat().st_size > 200_000_000:

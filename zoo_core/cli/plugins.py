@@ -82,7 +82,7 @@ def prefer(
 def doctor(as_json: Json = False, quick: Annotated[bool, typer.Option("--quick", help="Do not import any plugin.")] = False) -> None:
     """Look for what is wrong with this installation; exit code 1 when something is."""
     from zoo_core.cli.common import print_json, style
-    from zoo_core.doctor import examine
+    from zoo_core.cli.doctor import examine
 
     marks = {"ok": "32", "warn": "33", "fail": "31"}
     findings = []

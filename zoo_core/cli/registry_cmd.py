@@ -18,7 +18,7 @@ def build(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 when a file is stale.")] = False,
 ) -> None:
     """Compile every registry.yaml to registry.json, and in a checkout of the zoo write the merged catalogue."""
-    from zoo_core import compilation
+    from zoo_core.scaffold import compilation
 
     stale = compilation.build(_root(folder), check=check)
     for path in stale:
@@ -41,8 +41,8 @@ def pin(
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag to pin [default: main].")] = None,
 ) -> None:
     """Ask the hub for commit and digests of every file and write them into the fragment (comments are kept)."""
-    from zoo_core import compilation
-    from zoo_core.pinning import pin_model
+    from zoo_core.scaffold import compilation
+    from zoo_core.scaffold.compilation import pin_model
 
     root = _root(folder)
     for line in pin_model(root, name, revision=revision):
@@ -52,7 +52,7 @@ def pin(
 
 
 def _root(folder: Path | None) -> Path:
-    from zoo_core.compilation import checkout
+    from zoo_core.scaffold.compilation import checkout
 
     if folder is not None:
         if not folder.is_dir():

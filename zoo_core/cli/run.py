@@ -132,8 +132,7 @@ def _segmentation(model: Any, prompt: str | None, result: Any, output: Path | No
     from PIL import Image
 
     from zoo_core.cli.common import write_atomically
-    from zoo_core.pictures import open_picture
-    from zoo_core.usage import overlay
+    from zoo_core.usage import open_picture, overlay
 
     target = output or free_name(model.name, "png")
     labels = np.asarray(result.labels[0])

@@ -134,7 +134,7 @@ def load_check(
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a file is, whether it can be loaded, and which layout and models fit.  Runs no code of the file."""
-    from zoo_core.checkpoint.inspect import describe
+    from zoo_core.cli.load_check import describe
 
     facts = describe(path, scan=scan, save=save)
     if as_json:

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo_core.hub.cache import atomically, disk_errors, free_bytes, no_space, quarantine, read_json, zoo_home
-from zoo_core.hub.digest import Hasher, remember, sha256_of
-from zoo_core.hub.names import safe_join
+from zoo_core.hub.cache import Hasher, atomically, disk_errors, free_bytes, no_space, quarantine, read_json, remember, sha256_of, zoo_home
 from zoo_core.hub.resolve import MANIFEST
 from zoo_core.interfaces.weights import LoadReport, ResolvedWeights
+from zoo_core.names import safe_join
 
 
 @dataclass(slots=True)

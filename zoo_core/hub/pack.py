@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo_core.errors import CheckpointError, ChecksumError, UnsafeFileError, UnsafePathError
-from zoo_core.hub.cache import atomically, disk_errors, free_bytes, locked, no_space, zoo_home
-from zoo_core.hub.digest import Hasher, remember, sha256_of
-from zoo_core.hub.names import safe_join, safe_relative
+from zoo_core.hub.cache import Hasher, atomically, disk_errors, free_bytes, locked, no_space, remember, sha256_of, zoo_home
+from zoo_core.names import safe_join, safe_relative
 
 MANIFEST = "zoo-pack.json"
 SCHEMA = 1

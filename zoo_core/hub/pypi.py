@@ -13,8 +13,8 @@ from pathlib import Path
 
 from zoo_core.errors import DownloadError, MissingDependencyError, UnsafeFileError
 from zoo_core.hub.cache import atomically, disk_errors, free_bytes, locked, no_space, zoo_home
-from zoo_core.hub.names import SourceRef, safe_join, safe_relative
-from zoo_core.hub.progress import Progress
+from zoo_core.hub.fetch import Progress
+from zoo_core.names import SourceRef, safe_join, safe_relative
 
 
 def folder_of(ref: SourceRef) -> Path:

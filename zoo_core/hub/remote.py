@@ -12,7 +12,7 @@ from typing import Any
 
 from zoo_core.errors import DownloadError, OfflineError
 from zoo_core.hub.cache import is_offline
-from zoo_core.hub.names import SourceRef, parse_source, safe_relative
+from zoo_core.names import SourceRef, parse_source, safe_relative
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo_core.errors import ChecksumError, DownloadError, OfflineError
-from zoo_core.hub.cache import RepoCache, free_bytes, huggingface_cache, is_commit, locked, no_space, quarantine, zoo_home
-from zoo_core.hub.digest import TrustFile, remember, sha256_of
+from zoo_core.hub.cache import RepoCache, TrustFile, free_bytes, huggingface_cache, is_commit, locked, no_space, quarantine, remember, sha256_of, zoo_home
 from zoo_core.interfaces.weights import FileRecord, ResolvedWeights
 
 if TYPE_CHECKING:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from zoo_core.errors import CheckpointError, ChecksumError, OfflineError, WeightsError
-from zoo_core.hub.cache import is_offline, quarantine, read_json
-from zoo_core.hub.digest import sha256_of
-from zoo_core.hub.names import SourceRef, parse_source, safe_join, safe_relative
-from zoo_core.hub.progress import Progress, ProgressOption
+from zoo_core.hub.cache import is_offline, quarantine, read_json, sha256_of
+from zoo_core.hub.fetch import Progress, ProgressOption
 from zoo_core.interfaces.weights import FileRecord, LoadReport, ResolvedWeights
+from zoo_core.names import SourceRef, parse_source, safe_join, safe_relative
 from zoo_core.specs import ModelSpec, WeightsSpec
 from zoo_core.specs import resolve as resolve_target
 
@@ -84,7 +83,7 @@ def resolve_weights(
         offline: Never touch the network; None reads ``ZOO_OFFLINE`` and ``HF_HUB_OFFLINE``.
         layouts: Layouts by name, for telling them apart by keys when ``weights`` is given.
         seed: For ``"random"``.
-        progress: See :class:`~zoo_core.hub.progress.Progress`.
+        progress: See :class:`~zoo_core.hub.fetch.Progress`.
         report: Gets a record of every file, seconds and bytes.
         update: Ask the hub anew what an unpinned revision is.
 

@@ -43,7 +43,7 @@ def create(name: str, folder: str | Path = ".", *, author: str = "") -> Path:
     project = parent / f"zoo-{name}"
     if project.exists():
         raise InputError(f"{str(project)!r} exists already", fix="choose another name or --dir")
-    from zoo_core.compilation import build
+    from zoo_core.scaffold.compilation import build
 
     values = replacements(name, author)
     with tempfile.TemporaryDirectory(prefix=".zoo-new-plugin-", dir=parent) as scratch:

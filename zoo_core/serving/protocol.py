@@ -127,7 +127,7 @@ def _chat(model: Any, body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], di
 
 def _data_url(value: Any) -> Any:
     """The picture in a ``data:`` URL; addresses on the network are refused (a server must not fetch what a request names)."""
-    from zoo_core.pictures import open_picture
+    from zoo_core.usage import open_picture
 
     url = value.get("url") if isinstance(value, dict) else value
     if not isinstance(url, str) or not url.startswith("data:image/") or ";base64," not in url:

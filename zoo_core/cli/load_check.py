@@ -83,7 +83,7 @@ def _components(path: Path) -> list[str]:
 
 def _matches(keys: list[str], path: Path, parameters: int) -> dict[str, Any]:
     """Layouts by keys and models by ``recognises`` entries, layout and parameter count, over the installed plugins."""
-    from zoo_core.checkpoint.layout import fits
+    from zoo_core.checkpoint.template import fits
     from zoo_core.recognition import fits as fits_folder
     from zoo_core.recognition import rules
     from zoo_core.registry import get_registry

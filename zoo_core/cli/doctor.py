@@ -46,7 +46,7 @@ def packages() -> Iterator[Finding]:
     """Versions of what the core needs, and broken requirements of the core itself."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
-    from zoo_core.dependencies import wrong
+    from zoo_core.discovery import wrong
 
     found = []
     for name in REQUIRED:
