@@ -163,3 +163,28 @@ def test_bad_arguments_are_named(op: str, arguments: tuple[object, ...], text: s
     for name in CPU:
         with pytest.raises(ValueError, match=text):
             registry.implementation(op, name).load()(*arguments)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("last", [False, True], ids=["channels-first", "channels-last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_large_pictures_are_normed_in_pieces(dtype: torch.dtype, last: bool, overwrite: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paths that the small parity cases do not reach, with pieces that end inside a picture."""
+    from zoo_kernels.operations.rms_norm import cpu as rows
+    from zoo_kernels.operations.rms_norm_2d import cpu
+
+    monkeypatch.setattr(cpu, "SMALL", 0)
+    monkeypatch.setattr(cpu, "CHUNK", 70)
+    monkeypatch.setattr(rows, "CHUNK", 70)
+    x, weight, bias, residual = (torch.randn(*shape).to(dtype) for shape in ((2, 6, 5, 7), (6,), (6,), (2, 6, 5, 7)))
+    for other in (residual, None):
+        expected = registry.op("rms_norm_2d").reference(
+            *(t.float() if t is not None else None for t in (x, weight, bias)), 1e-5, None if other is None else other.float()
+        )
+        given = (x.to(memory_format=torch.channels_last) if last else x).clone()
+        before = given.clone()
+        with torch.no_grad():
+            out = cpu.rms_norm_2d(given, weight, bias, 1e-5, other, overwrite)
+        assert parity.distance(out, expected) < (1e-2 if dtype == torch.bfloat16 else 1e-5) and out.dtype == dtype
+        assert out.stride() == given.stride()
+        assert (out.data_ptr() == given.data_ptr()) == overwrite and (overwrite or torch.equal(given, before))
