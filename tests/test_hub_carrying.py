@@ -73,6 +73,24 @@ def test_embedded_weights_need_no_import_no_network_and_no_cache(package: Path, 
         resolve_weights(spec({"source": "embedded:data/absent.safetensors"}))
 
 
+def test_files_of_one_name_in_an_embedded_folder_have_their_own_digests(package: Path, zoo_cache: Path) -> None:  # noqa: F811
+    for part in ("transformer", "vae"):
+        (package / "data" / part).mkdir()
+        save_checkpoint({"w": torch.full((3,), float(len(part)))}, package / "data" / part / "model.safetensors")
+    digests = {part: sha(package / "data" / part / "model.safetensors") for part in ("transformer", "vae")}
+    assert digests["transformer"] != digests["vae"]
+
+    def entry(swapped: bool) -> dict[str, object]:
+        other = {"transformer": "vae", "vae": "transformer"}
+        files = [{"path": f"{part}/model.safetensors", "sha256": digests[other[part] if swapped else part]} for part in digests]
+        return {"layout": "plain", "source": "embedded:data", "files": files}
+
+    found = resolve_weights(spec(entry(swapped=False)), offline=True)
+    assert {name: found.files[f"{name}/model.safetensors"].parent.name for name in digests} == {"transformer": "transformer", "vae": "vae"}
+    with pytest.raises(ChecksumError, match="not the published file"):
+        resolve_weights(spec(entry(swapped=True)), offline=True)
+
+
 def test_random_local_file_folder_and_bad_ones(file: Path, zoo_cache: Path, network_forbidden: list[str], tmp_path: Path) -> None:  # noqa: F811
     assert resolve_weights(spec(), weights="random", seed=7).seed == 7
     layouts = {"other": WeightsSpec(name="other", detect=("^x",)), "plain": WeightsSpec(name="plain", detect=("^w$",))}

@@ -434,6 +434,19 @@ def test_fault_28_interrupt_leaves_no_wrong_file_and_resumes(hub: FakeHub, zoo_c
     assert resolve_weights(model_spec()).files["model.safetensors"].read_bytes() == DATA
 
 
+@pytest.mark.parametrize("years", [-30, 30])
+def test_fault_29_a_clock_that_jumps_changes_nothing(hub: FakeHub, zoo_cache: Path, years: int, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """The wall clock is only shown, never compared: what was fetched stays trusted, and files dated in the future are read."""
+    resolve_weights(model_spec())
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + years * 365 * 86400.0)
+    found = resolve_weights(model_spec(), offline=True)
+    assert found.files["model.safetensors"].read_bytes() == DATA
+    stamp = real() + years * 365 * 86400
+    os.utime(found.files["model.safetensors"].resolve(), (stamp, stamp))
+    assert resolve_weights(model_spec(pinned=True), offline=True).files["model.safetensors"].read_bytes() == DATA
+
+
 def test_progress_lines_are_json(hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
     hub.misbehave("model.safetensors", Fault(drop_at=100_000))
     resolve_weights(model_spec(), progress="json")

@@ -25,6 +25,8 @@ from zoo_core.errors import (
     ZooError,
 )
 from zoo_core.loading import load
+from zoo_core.testing.fake_hub import FakeHub
+from zoo_core.testing.weight_fixtures import fake_hub, zoo_cache  # noqa: F401
 
 TOY = {
     "toy-model": {
@@ -349,3 +351,15 @@ def test_fault_22_fit_tells_what_would_fit_instead() -> None:
     assert "a smaller model" in advice(card, wanted, 10)
     with pytest.raises(InputError, match="neither memory"):
         estimate({"name": "silent"})
+
+
+def test_a_repository_that_no_card_lists_is_recognised_by_its_configuration(toy: Path, fake_hub: FakeHub) -> None:  # noqa: F811
+    fake_hub.add("someone/finetune", {"config.json": b'{"kind": {"name": "toi"}, "width": 5}', "notes.txt": b"x"})
+    fake_hub.add("someone/else", {"config.json": b'{"kind": {"name": "unheard of"}}'})
+    fake_hub.add("someone/bare", {"notes.txt": b"x"})
+    model = load("hf://someone/finetune", device="cpu")
+    assert model.name == "toy-model"
+    with pytest.raises(UnknownModelError, match="no installed plugin recognises"):
+        load("hf://someone/else", device="cpu")
+    with pytest.raises(WeightsError):
+        load("hf://someone/bare", device="cpu")
