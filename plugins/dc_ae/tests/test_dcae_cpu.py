@@ -66,14 +66,14 @@ def test_shortcut_groups_are_consecutive() -> None:
     assert average_shortcut(x, 4).flatten().tolist() == [1.5, 5.5]
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rms_norm(residual: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "CHUNK", 64)
+def test_rms_norm(residual: bool, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
     norm = RMSNorm2d(12).to(dtype)
     norm.weight.data.normal_()
     norm.bias.data.normal_()
-    x, other = torch.randn(2, 12, 5, 3).to(dtype), torch.randn(2, 12, 5, 3).to(dtype)
+    x, other = (torch.randn(2, 12, 5, 3).to(dtype).contiguous(memory_format=memory_format) for _ in range(2))
     exact = x.double() / (x.double().square().mean(1, keepdim=True) + 1e-5).sqrt() * norm.weight.double()[:, None, None] + norm.bias.double()[:, None, None]
     exact = exact + other.double() if residual else exact
     with torch.no_grad():
@@ -82,6 +82,20 @@ def test_rms_norm(residual: bool, dtype: torch.dtype, monkeypatch: pytest.Monkey
     tolerance = 1e-5 if dtype == torch.float32 else 3e-2
     torch.testing.assert_close(fast.double(), exact, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(plain.double(), exact, rtol=tolerance, atol=tolerance)
+
+
+def test_rms_norm_calls_its_kernel_for_inference_on_its_device_only() -> None:
+    norm, calls = RMSNorm2d(4), []
+    norm.core = lambda x, weight, bias, eps, residual, overwrite: calls.append((eps, residual, overwrite)) or x
+    x = torch.randn(1, 4, 2, 2)
+    norm(x)
+    assert not calls, "with gradients: the formula"
+    with torch.no_grad():
+        norm(x)
+        assert calls == [(1e-5, None, True)]
+        norm.core_device = "cuda"
+        norm(x)
+    assert len(calls) == 1, "on another device than the one it was bound for: the formula"
 
 
 def test_pointwise_with_one_thread() -> None:
@@ -134,8 +148,10 @@ def test_kernels_are_chosen_when_the_model_is_built() -> None:
         return model, core
 
     chosen, core = build()
-    pinned, reference = build(kernels="linear_attention=reference")
+    pinned, reference = build(kernels="linear_attention=reference,rms_norm_2d=reference")
     assert core is not reference and reference is ops.linear_attention.reference
     assert "cpu" in chosen.report.kernels["linear_attention"] and "reference" in pinned.report.kernels["linear_attention"]
+    assert chosen.report.kernels["rms_norm_2d"] == "cpu" and "reference" in pinned.report.kernels["rms_norm_2d"]
+    assert {m.core for m in pinned.network.modules() if isinstance(m, RMSNorm2d)} == {ops.rms_norm_2d.reference}
     x = torch.rand(1, 3, 48, 48)
     torch.testing.assert_close(chosen.encode(x), pinned.encode(x), rtol=1e-4, atol=1e-5)

@@ -9,10 +9,6 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-CHUNK = 1 << 18
-"""Elements per piece in :func:`rms_norm_`: the temporaries stay in the second-level cache."""
-
-
 PIXELS = 1024
 """Smallest input (height * width) for :func:`upsample`: below it, rearranging the weights costs more than it saves."""
 
@@ -20,29 +16,6 @@ PIXELS = 1024
 def usable(x: torch.Tensor) -> bool:
     """Whether these paths may run: CPU tensor, no gradient recorded, not being traced."""
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-def rms_norm_(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, residual: torch.Tensor | None = None) -> torch.Tensor:
-    """``x / rms(x) * weight + bias (+ residual)`` over the channels of each pixel, in float32, written over ``x`` [B, C, H, W].
-
-    ``x`` must be a fresh tensor; it is made channels-last when it is not.
-    """
-    x = x.contiguous(memory_format=torch.channels_last)
-    channels = x.shape[1]
-    flat = x.permute(0, 2, 3, 1).view(-1, channels)
-    other = None
-    if residual is not None:
-        other = residual.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).view(-1, channels)
-    scale, shift = weight.float(), bias.float()
-    step = max(1, CHUNK // channels)
-    for begin in range(0, flat.shape[0], step):
-        piece = flat[begin : begin + step]
-        inverse = torch.linalg.vector_norm(piece, dim=1, keepdim=True, dtype=torch.float32).square_().div_(channels).add_(eps).rsqrt_()
-        normed = torch.addcmul(shift, piece.float() * inverse, scale)
-        if other is not None:
-            normed += other[begin : begin + step]
-        piece.copy_(normed)
-    return x
 
 
 def pointwise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -5,9 +5,12 @@ Tensors are [batch, channels, height, width]; any memory format works, channels-
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+from zoo_kernels.registry import registry
 
 from zoo_core.errors import ConfigError
 from zoo_dc_ae import cpu
@@ -37,7 +40,8 @@ class Activation(nn.Module):
 class RMSNorm2d(nn.Module):
     """``x / sqrt(mean_c(x^2) + eps) * weight_c + bias_c`` over the channels of each pixel, computed in float32.
 
-    Unlike ``torch.nn.RMSNorm`` it has a bias (``trms2d`` in the reference code).
+    Unlike ``torch.nn.RMSNorm`` it has a bias (``trms2d`` in the reference code).  Without gradients it is the op ``rms_norm_2d`` of zoo_kernels:
+    ``core`` on devices of the type ``core_device``, an implementation for CPUs until zoo_dc_ae.binding chooses one; everywhere else the formula below.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -45,14 +49,16 @@ class RMSNorm2d(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
+        self.core: Callable[..., torch.Tensor] = registry.implementation("rms_norm_2d", "cpu").load()
+        self.core_device = "cpu"
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """[B, C, H, W] in any floating dtype; the result has the same dtype.  ``residual`` is added to the result.
 
         ``x`` may be overwritten (it is a fresh convolution output everywhere in this package).
         """
-        if cpu.usable(x):
-            return cpu.rms_norm_(x, self.weight, self.bias, self.eps, residual)
+        if x.device.type == self.core_device and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return self.core(x, self.weight, self.bias, self.eps, residual, True)
         y = x.float()
         y = y * torch.rsqrt(y.square().mean(1, keepdim=True) + self.eps)
         y = torch.addcmul(self.bias.float()[:, None, None], y, self.weight.float()[:, None, None]).to(x.dtype)
