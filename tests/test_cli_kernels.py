@@ -37,6 +37,28 @@ def test_explain_says_why_not(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert (choice["chosen"], choice["pinned_by"]) == ("reference", "ZOO_KERNELS")
 
 
+BOUND = {"toy-model": {"task": "text-to-image", "build": "x_toy.model:build", "precision": {"default": "bfloat16"},
+                       "kernels": {"linear_attention": {"head_dim": 24}, "rms_norm": {}}},
+         "toy-plain": {"task": "text-to-image", "build": "x_toy.model:build"}}  # fmt: skip
+
+
+def test_explain_a_model(plugin, registry, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin("toy", fragment={"models": BOUND})
+    registry()
+    assert main(["kernels", "explain", "toy-model", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "toy-model (plugin toy) binds 2 operations when it is built; on cpu in bfloat16:"
+    assert [line.split()[0] for line in lines if not line.startswith(" ")][1:] == ["linear_attention", "rms_norm"]
+    assert sum(line.split()[:2] == ["chosen", "cpu"] for line in lines) == 2
+    assert "head_dim=24" in lines[1] and any("head_dim 24 is not a power of two" in line for line in lines), "the hints of the entry count"
+    assert main(["kernels", "explain", "toy-model", "--device", "cpu", "--dtype", "float32", "--hint", "head_dim=32", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["model"], data["plugin"], data["dtype"]) == ("toy-model", "toy", "float32")
+    assert data["choices"][0]["hints"] == {"head_dim": 32} and not any("power of two" in r for r in data["choices"][0]["implementations"]["triton"])
+    assert main(["kernels", "explain", "toy-plain", "--device", "cpu"]) == 0
+    assert "declares no operations" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["explain", "rms_nrom"], ["rms_nrom", "rms_norm"]), (["explain", "rms_norm", "--dtype", "float3"], ["float3"]), (["bench", "--op", "nope"], ["nope"]),

@@ -28,7 +28,7 @@ MODEL: dict[str, tuple[type, ...]] = {
     "task": TEXT, "summary": TEXT, "aliases": SEQUENCE, "status": TEXT, "parameters": NUMBER, "build": TEXT, "config_class": TEXT, "config": MAPPING,
     "layouts": SEQUENCE, "weights": SEQUENCE, "licence": MAPPING, "precision": MAPPING, "memory": MAPPING, "defaults": MAPPING, "run": MAPPING,
     "trained": MAPPING, "tags": SEQUENCE, "variants": MAPPING, "requires": SEQUENCE, "reported": MAPPING, "paper": MAPPING, "notes": (str, list),
-    "links": MAPPING, "limits": (str, list, dict), "languages": SEQUENCE, "options": MAPPING, "base": TEXT,
+    "links": MAPPING, "limits": (str, list, dict), "languages": SEQUENCE, "options": MAPPING, "base": TEXT, "kernels": MAPPING,
 }  # fmt: skip
 STRINGS = ("aliases", "layouts", "tags", "requires")
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping", list: "a list", type(None): "nothing"}
@@ -153,6 +153,8 @@ def _entry(entry: dict[str, Any], path: str, where: str, lenient: bool) -> None:
     for name, variant in entry.get("variants", {}).items():
         _expect(variant, MAPPING, path, f"{where}.variants.{name}")
         _fields(variant, MODEL, path, f"{where}.variants.{name}", lenient)
+    for op, hints in entry.get("kernels", {}).items():
+        _expect(hints, MAPPING, path, f"{where}.kernels.{op}")
     if "precision" in entry:
         for part, dtype in entry["precision"].items():
             _expect(dtype, TEXT, path, f"{where}.precision.{part}")

@@ -51,38 +51,71 @@ def list_command(as_json: Json = False, device: Device = "auto") -> None:
 
 @kernels_app.command()
 def explain(
-    op: Annotated[str | None, typer.Argument(help="Operation [default: all].")] = None,
+    name: Annotated[str | None, typer.Argument(help="Operation or model [default: all operations].", metavar="[OP|MODEL]")] = None,
     device: Device = "auto",
-    dtype: Annotated[str, typer.Option(help="Of the inputs.")] = "float32",
+    dtype: Annotated[str | None, typer.Option(help="Of the inputs [default: float32; for a model its published precision].")] = None,
     grad: Annotated[bool, typer.Option("--grad", help="Gradients will be needed.")] = False,
     compiled: Annotated[bool, typer.Option("--compiled", help="Inside torch.compile.")] = False,
     hint: Annotated[list[str] | None, typer.Option(help="Shape fact name=value, such as head_dim=32; may be repeated.")] = None,
     choice: Annotated[str | None, typer.Option(help="As if this implementation were forced.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Which implementation a model would get for a call, and the reasons against the others."""
+    """Which implementation a model would get for a call, and the reasons against the others.  For a model: for every operation that its plugin binds."""
     with _friendly():
         registry, where = _registry(), _device(device)
         from zoo_kernels.selection import choose, survey
         from zoo_kernels.spec import Query
 
-        query = Query(where, _dtype(dtype), grad, _hints(hint or []), compiled)
+        card = _card(name, registry)
+        wanted: dict[str, Any] = {op: {} for op in ([name] if name else registry)} if card is None else dict(card.get("kernels") or {})
+        precision = dtype or _precision(card)
         found = {}
-        for name in [op] if op else list(registry):
-            selected = choose(name, query, choice, probe=False)[1]
-            found[name] = (selected, survey(name, query))
+        for op, facts in wanted.items():
+            query = Query(where, _dtype(precision), grad, {**facts, **_hints(hint or [])}, compiled)
+            found[op] = (choose(op, query, choice, probe=False)[1], survey(op, query), query)
     if as_json:
-        print_json({"schema": 1, "device": str(where), "dtype": dtype, "choices": [
-            {"op": name, "chosen": selected.name, "pinned_by": selected.pinned_by, "implementations": {item.name: reasons for item, reasons in everything}}
-            for name, (selected, everything) in found.items()]})  # fmt: skip
+        about = {} if card is None else {"model": card["name"], "plugin": card["plugin"]}
+        print_json({"schema": 1, **about, "device": str(where), "dtype": precision, "choices": [
+            {"op": op, "chosen": selected.name, "pinned_by": selected.pinned_by, "hints": dict(query.hints),
+             "implementations": {item.name: reasons for item, reasons in everything}}
+            for op, (selected, everything, query) in found.items()]})  # fmt: skip
         return
-    for name, (selected, everything) in found.items():
-        print(style(name, "1") + f"  {registry.op(name).signature}")
+    if card is not None:
+        what = f"binds {len(found)} operation{'s' * (len(found) != 1)} when it is built" if found else "declares no operations: it binds none of zoo_kernels"
+        print(f"{card['name']} (plugin {card['plugin']}{'' if card['installed'] else ', not installed'}) {what}; on {where} in {precision}:".rstrip())
+    for op, (selected, everything, query) in found.items():
+        facts = ", ".join(f"{key}={value}" for key, value in query.hints.items())
+        print(style(op, "1") + f"  {registry.op(op).signature}" + (f"  [{facts}]" if card is not None and facts else ""))
         for item, reasons in everything:
             mark = "chosen" if item.name == selected.name else "no" if reasons else "can"
             forced = f"forced by {selected.pinned_by}" if mark == "chosen" and selected.pinned_by else ""
             unchecked = "is checked in a child process before its first use" if item.probe and not reasons else ""
             print(f"  {mark:<7} {item.name:<10} {'; '.join(part for part in (*reasons, forced, unchecked) if part)}".rstrip())
+
+
+def _card(name: str | None, operations: Any) -> dict[str, Any] | None:
+    """The catalogue entry when ``name`` is a model and no operation; None for an operation.
+
+    Raises:
+        KernelError: It is neither.
+    """
+    from zoo_core.errors import NameSyntaxError, UnknownNameError
+    from zoo_core.names import near_misses
+    from zoo_core.registry import get_registry
+
+    if name is None or name in operations:
+        return None
+    try:
+        return get_registry().card(name)
+    except (UnknownNameError, NameSyntaxError) as error:
+        near = [*near_misses(name, list(operations)), *error.fields.get("suggestions", ())]
+        tried = [f"did you mean: {', '.join(near)}"] if near else []
+        raise KernelError(f"{name!r} is neither an operation nor a model", tried=tried, fix=f"operations: {', '.join(operations)}; models: zoo list") from error
+
+
+def _precision(card: dict[str, Any] | None) -> str:
+    stated = (card or {}).get("precision") or {}
+    return str(stated.get("default") or next(iter(stated.values()), "float32"))
 
 
 @kernels_app.command()

@@ -88,12 +88,24 @@ def build(subject: Subject, item: str) -> str:
         wanted = getattr(interfaces, protocol)
         lacking = [name for name in protocol_members(wanted) if not hasattr(handle, name)]
         assert not lacking, f"{item}: {type(handle).__name__} lacks {', '.join(lacking)} of the protocol {protocol}"
+    declared, reported = set(handle.spec.card.get("kernels") or {}), set(handle.report.kernels if handle.report else {})
+    bound = reported & (declared | operations())
+    assert declared == bound, f"{item}: its entry declares the operations {sorted(declared)}, the report of the build names {sorted(bound)}"
     for part, module in handle.modules():
         for key, value in [*module.named_parameters(), *module.named_buffers()]:
             assert not value.is_meta, f"{item}: {part}.{key} was left on the meta device"
             assert not value.is_floating_point() or bool(torch.isfinite(value).all()), f"{item}: {part}.{key} has values that are not finite"
         assert not module.training, f"{item}: component {part!r} is in training mode"
     return f"{parameters(handle):,} parameters"
+
+
+def operations() -> set[str]:
+    """Names of the kernels package's operations (none without it); other keys of ``report.kernels`` are the plugin's own call sites."""
+    try:
+        from zoo_kernels.registry import registry
+    except ImportError:
+        return set()
+    return set(registry)
 
 
 def protocol_members(protocol: type) -> set[str]:
