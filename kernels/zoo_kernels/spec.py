@@ -77,6 +77,7 @@ class OpSpec:
         bytes_moved: ``bytes_moved(args, kwargs)``: every input read once, every output written once.
         flops: ``flops(args, kwargs)``.
         rival: What a user would call otherwise, same arguments (None: nothing), and its name.
+        rival_agrees: The rival computes the same; False: another function in the same place (its name says which).
         differentiable: Positions of ``args`` that may need gradients.
         compare: ``compare(out, ref, args, kwargs) -> error`` where a norm makes no sense (indices, several results); None: relative norm.
         variants: Name -> ``change(args, kwargs) -> (args, kwargs)``: other ways to call the op that parity must cover (no weight, another style...).
@@ -91,6 +92,7 @@ class OpSpec:
     flops: Callable[..., int]
     rival: Callable[..., Any] | None = None
     rival_name: str = ""
+    rival_agrees: bool = True
     differentiable: Sequence[int] = ()
     compare: Callable[..., float] | None = None
     variants: Mapping[str, Callable[[list[Any], dict[str, Any]], tuple[list[Any], dict[str, Any]]]] = field(default_factory=dict)

@@ -36,6 +36,13 @@ def flops(args: Any, kwargs: Any) -> int:
     return 4 * b * h * n * d * (d + 1)
 
 
+def rival(q: Any, k: Any, v: Any, eps: float = 1e-15) -> Any:
+    """The attention that linear attention replaces: softmax, quadratic in the tokens."""
+    import torch.nn.functional as F
+
+    return F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
+
+
 def register(registry: KernelRegistry) -> None:
     from zoo_kernels.operations.linear_attention.reference import linear_attention
 
@@ -48,6 +55,9 @@ def register(registry: KernelRegistry) -> None:
             {"float32": 1e-5, "bfloat16": 1e-2, "float16": 2e-3, "float64": 1e-5},
             bytes_moved,
             flops,
+            rival,
+            "softmax attention (F.sdpa)",
+            rival_agrees=False,
             differentiable=(0, 1, 2),
         )
     )

@@ -51,7 +51,8 @@ def register(registry: KernelRegistry) -> None:
     signature = (
         "streaming_prefill(q[B,H,N,d], k[B,Hk,N,d], v, sink, recent, old_k[B,Hk,M,d]=None, old_v=None, old_columns[M]=None, start=0, scale=None) -> [B,H,N,d]"
     )
-    registry.add_op(OpSpec(name, signature, streaming_prefill, example, TOLERANCE, bytes_moved, flops, rival, "full causal attention (F.sdpa)"))
+    library = "full causal attention (F.sdpa)"
+    registry.add_op(OpSpec(name, signature, streaming_prefill, example, TOLERANCE, bytes_moved, flops, rival, library, rival_agrees=False))
     registry.add(KernelImpl(name, "cpu", loader(f"{__name__}.cpu", name), on_cpu, priority=10, backward=False, compile_safe=False))
 
     def fits(query: Any) -> list[str]:
