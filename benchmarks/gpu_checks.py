@@ -4,7 +4,8 @@
 
 1. compile: every Triton kernel for this GPU's architecture, with shared memory and code size;  2. verify: every implementation against its definition, each
 in a child process (wrong or crashing ones are quarantined);  3. bench: ceilings of this GPU, then every implementation forward and with gradients in float32
-and bfloat16.  Writes ``gpu-checks.json`` after every step.  Exit code 1 when an implementation fails, 2 without a GPU.  See docs/gpu-checks.md.
+and bfloat16;  4. sparse against dense convolution by share of points.  Writes ``gpu-checks.json`` after every step.  Exit code 1 when an implementation
+fails, 2 without a GPU.  See docs/gpu-checks.md.
 """
 
 from __future__ import annotations
@@ -20,22 +21,20 @@ import torch
 
 
 def compiled(registry: Any) -> list[dict[str, Any]]:
-    """Each Triton implementation's kernels compiled for this GPU (arguments of the operation's small example)."""
-    from zoo_kernels.offline import compile_calls
+    """Each Triton implementation's kernels, those of the gradients too, compiled for this GPU (arguments of the operation's small example)."""
+    from zoo_kernels.offline import compile_operation
 
     major, minor = torch.cuda.get_device_capability()
     rows: list[dict[str, Any]] = []
     for op in registry:
-        for item in registry.implementations(op):
-            if item.name != "triton":
-                continue
-            for dtype in ("float32", "bfloat16"):
-                args, kwargs = registry.op(op).example(torch.device("cpu"), getattr(torch, dtype), 0, "small")
-                try:
-                    for kernel in compile_calls(item.load(), *args, capability=10 * major + minor, **kwargs):
-                        rows.append({"op": op, "dtype": dtype, "kernel": kernel.name, "shared_bytes": kernel.shared, "code_bytes": kernel.code})
-                except Exception as error:  # the next kernel shall still be looked at
-                    rows.append({"op": op, "dtype": dtype, "error": f"{type(error).__name__}: {error}"[:400]})
+        if all(item.name != "triton" for item in registry.implementations(op)):
+            continue
+        for dtype in ("float32", "bfloat16"):
+            try:
+                for kernel in compile_operation(op, dtype=dtype, capability=10 * major + minor):
+                    rows.append({"op": op, "dtype": dtype, "kernel": kernel.name, "shared_bytes": kernel.shared, "code_bytes": kernel.code})
+            except Exception as error:  # the next kernel shall still be looked at
+                rows.append({"op": op, "dtype": dtype, "error": f"{type(error).__name__}: {error}"[:400]})
     return rows
 
 
@@ -71,6 +70,38 @@ def benched(sizes: tuple[str, ...], seconds: float) -> dict[str, Any]:
     return {**environment(machine), "rows": rows}
 
 
+def sparse_against_dense(seconds: float, device: str = "cuda") -> list[dict[str, Any]]:
+    """A sparse 3 x 3 convolution (float32 and bfloat16, 64 channels, 512 x 1024) against the dense one on the whole picture, by share of points."""
+    import functools
+
+    from zoo_kernels.operations.sparse_conv2d.maps import submanifold_map
+    from zoo_kernels.roofline import median
+    from zoo_kernels.selection import describe, select
+
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        conv = select("sparse_conv2d", device=device, dtype=dtype)
+        picture = torch.randn(1, 64, 512, 1024, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+        kernel = torch.randn(9, 64, 64, device=device, dtype=dtype)
+        weight = kernel.reshape(3, 3, 64, 64).permute(3, 2, 1, 0).contiguous(memory_format=torch.channels_last)
+        dense = functools.partial(torch.nn.functional.conv2d, picture, weight, padding=1)
+        dense_ms = median(dense, device, seconds=seconds) * 1e3
+        for share in (0.02, 0.12, 0.5, 1.0):
+            blocks = torch.rand(128, 256, generator=torch.Generator().manual_seed(0)).to(device) < share
+            mask = blocks.repeat_interleave(4, 0).repeat_interleave(4, 1)
+            points = mask[None].nonzero().int().contiguous()
+            build = functools.partial(submanifold_map, points, (512, 1024), 1)
+            sparse = functools.partial(conv, picture[0].permute(1, 2, 0)[mask].contiguous(), kernel, build())
+            times = {"map_ms": median(build, device, seconds=seconds) * 1e3, "sparse_ms": median(sparse, device, seconds=seconds) * 1e3}
+            row = {"dtype": str(dtype), "share": share, "points": points.shape[0], "implementation": describe(conv), "dense_ms": dense_ms, **times}
+            if share == 1.0:  # every pixel is a point: the same result
+                expected = dense()[0].permute(1, 2, 0)[mask].float()
+                row["relative_error"] = float((sparse().float() - expected).norm() / expected.norm())
+            rows.append(row)
+            print(f"sparse_conv2d {row}", flush=True)
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for gpu-checks.json")
@@ -91,6 +122,7 @@ def main() -> int:
     keep("compile", compiled(registry))
     keep("verify", verified(registry))
     keep("bench", benched(("large",) if options.quick else ("small", "large"), 0.1 if options.quick else 0.3))
+    keep("sparse_against_dense", sparse_against_dense(0.1 if options.quick else 0.3))
     wrong = [row for row in result["compile"] if "error" in row] + [row for row in result["verify"] if not row["passed"]]
     print(f"{len(wrong)} problems; written to {options.output / 'gpu-checks.json'}")
     return 1 if wrong else 0

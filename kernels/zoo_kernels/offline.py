@@ -40,6 +40,31 @@ def compile_calls(function: Callable[..., Any], *args: Any, capability: int = 90
     return found
 
 
+def compile_operation(op: str, implementation: str = "triton", *, dtype: str = "float32", capability: int = 90, size: str = "small") -> list[Compiled]:
+    """Compile what an implementation launches for the operation's example, and for its gradients where it has them.
+
+    Raises:
+        KernelError: Triton is absent or its interpreter is on; unknown names.
+        triton.CompilationError: A kernel does not compile.
+    """
+    import torch
+
+    from zoo_kernels.registry import registry
+
+    spec, item = registry.op(op), registry.implementation(op, implementation)
+    args, kwargs = spec.example(torch.device("cpu"), getattr(torch, dtype), 0, size)
+    places = spec.differentiable if item.backward else ()
+    leaves = [a.requires_grad_() if i in places else a for i, a in enumerate(args)]
+    function = item.load()
+
+    def call() -> None:
+        out = function(*leaves, **kwargs)
+        if places:
+            torch.autograd.grad(out, [leaves[i] for i in places], torch.ones_like(out))
+
+    return compile_calls(call, capability=capability)
+
+
 @contextlib.contextmanager
 def _caught(found: list[Compiled], capability: int) -> Iterator[None]:
     from triton.runtime.jit import JITFunction

@@ -23,10 +23,16 @@ Bounds = Literal["batch", "image", "size"]
 class Points:
     """Where the points are: :meth:`find` gives the index of the point at a place.
 
+    Places are numbered row-major over pictures with a rim of one empty cell, so that a neighbour of a point has a number of its own also outside the picture.
+
     Args:
-        coordinates: int [N, 3], (image, row, column).
+        coordinates: int [N, 3], (image, row, column), each inside the size.
         size: Rows and columns of the images; spares the search for the largest coordinates (and a wait for the GPU).
         images: Number of images; the same.
+        cells: Largest grid; beyond it, places are found by binary search.
+
+    Raises:
+        ValueError: The coordinates are not integers [N, 3].
     """
 
     def __init__(self, coordinates: Tensor, size: tuple[int, int] | None = None, images: int | None = None, *, cells: int = CELLS) -> None:
@@ -36,36 +42,36 @@ class Points:
             top = [int(v) for v in coordinates.amax(0)] if coordinates.shape[0] else [-1, -1, -1]
             size, images = size or (top[1] + 1, top[2] + 1), top[0] + 1 if images is None else images
         self.coordinates, self.size, self.images = coordinates, size, images
-        keys = self.keys(*coordinates.long().unbind(1))
-        number = torch.arange(coordinates.shape[0], dtype=torch.int32, device=coordinates.device)
+        self.keys = self.key(*coordinates.long().unbind(1))
+        """int64 [N]: number of each point's place."""
+        count = images * (size[0] + 2) * (size[1] + 2)
         self.grid: Tensor | None = None
-        if images * size[0] * size[1] <= cells:
-            self.grid = torch.full((images * size[0] * size[1] + 1,), -1, dtype=torch.int32, device=coordinates.device)
-            self.grid[keys] = number
+        if count <= cells:
+            self.grid = torch.full((count,), -1, dtype=torch.int32, device=coordinates.device)
+            self.grid[self.keys] = torch.arange(coordinates.shape[0], dtype=torch.int32, device=coordinates.device)
         else:
-            self.sorted, order = keys.sort()
+            self.sorted, order = self.keys.sort()
             self.order = order.int()
 
-    def keys(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """One number for each place, ascending in row-major order."""
-        return (image * self.size[0] + row) * self.size[1] + column
+    def key(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Number of a place, int64."""
+        return ((image * (self.size[0] + 2) + row + 1) * (self.size[1] + 2)) + column + 1
 
-    def find(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """int32 index of the point at each place (int64 tensors of one shape), -1 where there is none."""
-        inside = (row >= 0) & (row < self.size[0]) & (column >= 0) & (column < self.size[1])
-        keys = self.keys(image, row, column)
+    def find(self, keys: Tensor) -> Tensor:
+        """int32 index of the point at each place (int64 [M]), -1 where there is none."""
         if self.grid is not None:
-            return self.grid[torch.where(inside, keys, self.grid.shape[0] - 1)]
+            return self.grid.index_select(0, keys)
         if not self.order.numel():
             return torch.full_like(keys, -1, dtype=torch.int32)
         place = torch.searchsorted(self.sorted, keys).clamp_max_(self.sorted.shape[0] - 1)
-        return torch.where(inside & (self.sorted[place] == keys), self.order[place], -1)
+        return torch.where(self.sorted[place] == keys, self.order[place], -1)
 
-
-def taps(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Row and column offsets 0..2 of the nine taps, int64 [9] each (rows run fastest)."""
-    k = torch.arange(TAPS, device=device)
-    return k % 3, k // 3
+    def table(self, corner: Tensor) -> Tensor:
+        """int32 [M, 9]: the points in the 3 x 3 places whose first (upper left) one has the number ``corner`` [M]."""
+        out = torch.empty((TAPS, corner.shape[0]), dtype=torch.int32, device=corner.device)
+        for tap in range(TAPS):
+            out[tap] = self.find(corner + (tap % 3 * (self.size[1] + 2) + tap // 3))
+        return out.T.contiguous()
 
 
 def submanifold_map(coordinates: Tensor, size: tuple[int, int] | None = None, images: int | None = None, *, points: Points | None = None) -> Tensor:
@@ -82,9 +88,7 @@ def submanifold_map(coordinates: Tensor, size: tuple[int, int] | None = None, im
     [[-1, -1, -1, -1, 0, 1, -1, -1, -1], [-1, -1, -1, 0, 1, -1, -1, -1, -1], [-1, -1, -1, -1, 2, -1, -1, -1, -1]]
     """
     points = Points(coordinates, size, images) if points is None else points
-    i, j = taps(coordinates.device)
-    image, row, column = coordinates.long()[:, :, None].unbind(1)
-    return points.find(image.expand(-1, TAPS), row + i - 1, column + j - 1)
+    return points.table(points.keys - (points.size[1] + 3))
 
 
 def strided_map(
@@ -117,9 +121,8 @@ def strided_map(
         raise ValueError("bounds 'size' need the size of the pictures")
     points = Points(coordinates, size, images) if points is None else points
     coarse = _coarse(points, coordinates.long(), bounds)
-    i, j = taps(coordinates.device)
-    image, row, column = coarse[:, :, None].unbind(1)
-    return coarse.int().contiguous(), points.find(image.expand(-1, TAPS), 2 * row + i, 2 * column + j)
+    image, row, column = coarse.unbind(1)
+    return coarse.int().contiguous(), points.table(points.key(image, 2 * row, 2 * column))
 
 
 def _coarse(points: Points, place: Tensor, bounds: Bounds) -> Tensor:
