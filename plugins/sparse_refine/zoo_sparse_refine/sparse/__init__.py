@@ -1,0 +1,1 @@
+"""Sparse convolution: points, levels and the engines that compute on them."""
