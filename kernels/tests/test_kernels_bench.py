@@ -75,3 +75,4 @@ def test_best_is_the_fastest_call() -> None:
 def test_environment_names_versions() -> None:
     about = environment(MACHINE)
     assert about["torch"] == torch.__version__ and about["machine"]["bandwidth"] == 1e10 and about["date"]
+    assert len(about["load_average"]) == 3, "other work on the machine stands beside the numbers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -88,6 +89,7 @@ def environment(machine: Machine) -> dict[str, Any]:
         "torch": torch.__version__,
         "triton": _triton(),
         "interpreted": interpreting(),
+        "load_average": [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
     }
 
 

@@ -42,7 +42,7 @@ def _partial(
         if FIRST:
             keep = keep & ((n >= start) | (slot < 0))
         if VALID:
-            keep = keep & ((tl.load(valid + batch * vb + n * vn, mask=(n < S) & (slot < 0), other=1) != 0) | full)
+            keep = keep & ((tl.load(valid + batch * vb + n * vn, mask=n < tl.where(full, 0, S), other=1) != 0) | full)
         key = tl.load(k + n[None, :] * kn + d[:, None] * kd, mask=(n < length)[None, :], other=0.0)
         score = tl.dot(query, key, input_precision=PRECISION) * scale
         weight, factor, top, total = weights(score, keep, top, total)
