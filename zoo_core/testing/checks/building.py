@@ -90,7 +90,8 @@ def build(subject: Subject, item: str) -> str:
         assert not lacking, f"{item}: {type(handle).__name__} lacks {', '.join(lacking)} of the protocol {protocol}"
     declared, reported = set(handle.spec.card.get("kernels") or {}), set(handle.report.kernels if handle.report else {})
     bound = reported & (declared | operations())
-    assert declared == bound, f"{item}: its entry declares the operations {sorted(declared)}, the report of the build names {sorted(bound)}"
+    entry = ", ".join(f"{op}: {{}}" for op in sorted(bound))
+    assert declared == bound, f"{item}: its entry declares the operations {sorted(declared)}, the build binds others; registry.yaml: kernels: {{{entry}}}"
     for part, module in handle.modules():
         for key, value in [*module.named_parameters(), *module.named_buffers()]:
             assert not value.is_meta, f"{item}: {part}.{key} was left on the meta device"

@@ -28,6 +28,15 @@ def example(device: Any, dtype: Any, seed: int = 0, size: str = "tiny") -> tuple
     return [*(randn(shape, generator, device, dtype) for shape in shapes), slots], {}
 
 
+def padded(args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Left padding in the rows, empty slots in the ring."""
+    import torch
+
+    batch, slots = args[0].shape[0], args[3].shape[2]
+    first = torch.arange(3, 3 + batch, device=args[0].device)
+    return args, {**kwargs, "ring_valid": (torch.arange(slots, device=args[0].device)[None] + first[:, None]) % 4 != 0, "first": first}
+
+
 def bytes_moved(args: Any, kwargs: Any) -> int:
     """q and both caches read, out written."""
     return nbytes(args[0], *args[:5])
@@ -47,7 +56,7 @@ def register(registry: KernelRegistry) -> None:
         "head_policy_decode(q[B,H,G,d], full_k[B,Hf,L,d], full_v, ring_k[B,Hr,S,d], ring_v, slots: H ints, "
         "ring_valid[B|1,S]=None, first[B]=None, scale=None) -> [B,H,G,d]"
     )
-    registry.add_op(OpSpec(name, signature, head_policy_decode, example, TOLERANCE, bytes_moved, flops))
+    registry.add_op(OpSpec(name, signature, head_policy_decode, example, TOLERANCE, bytes_moved, flops, variants={"padded": padded}))
     registry.add(KernelImpl(name, "cpu", loader(f"{__name__}.cpu", name), on_cpu, priority=10, backward=False))
 
     def fits(query: Any) -> list[str]:
