@@ -86,4 +86,4 @@ def duo_plan(
     stream = TokenPolicy("sink-recent", sink, recent)
     rows = [[TokenPolicy() if head else stream for head in row] for row in full.tolist()]
     details = {"pattern": name, "sink": sink, "recent": recent, "sparsity": 1 - float(full.mean())}
-    return policy_plan(name if storage == "native" else f"{name}-{storage}", rows, storage=storage, prefill=prefill, details=details)
+    return policy_plan(name if storage == "native" else f"{name}-{storage}", rows, storage=storage, prefill=prefill, details=details, model=model)

@@ -137,7 +137,7 @@ def binarise(
         if not 0 <= sparsity <= 1:
             raise InputError(f"pattern: sparsity {sparsity} is not between 0 and 1", fix="sparsity=0.5")
         # values above the linear-interpolation quantile at `sparsity` of `total` distinct numbers
-        full_heads = 0 if sparsity >= 1 else total if sparsity <= 0 else total - int(np.ceil(sparsity * (total - 1) - 1e-9))
+        full_heads = 0 if sparsity >= 1 else total if sparsity <= 0 else total - int(np.ceil(sparsity * (total - 1) - 1e-12))
     assert full_heads is not None
     if not 0 <= full_heads <= total:
         raise InputError(f"pattern: {full_heads} full heads of {total}", fix=f"a number from 0 to {total}")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from zoo_kernels import KernelError, use
 from zoo_llm.caches import attention
+from zoo_llm.caches.kernels import NONE, CacheKernels, KernelBinder
 from zoo_llm.caches.layer import PolicyCache, PolicyLayer
 
 from zoo_core.errors import InputError
@@ -197,6 +204,118 @@ def test_crop_without_recording_is_refused_once_tokens_were_dropped(model: torch
     run(model, ids_of(1, 30), past, [30])
     with pytest.raises(InputError, match="activate_past_recording"):
         past.crop(-3)
+
+
+def test_beams_with_streaming_heads_and_padding_report_their_true_scores(model: torch.nn.Module) -> None:
+    """Beam search reorders rings and left-padded rows; the score it reports must be the one of the returned tokens, run alone."""
+    ids, pad, new = ids_of(2, 20), 3, 9
+    mask = torch.ones_like(ids)
+    mask[0, :pad] = 0
+    out = model.generate(
+        ids, attention_mask=mask, past_key_values=cache(), num_beams=3, max_new_tokens=new, do_sample=False, return_dict_in_generate=True, output_scores=True
+    )
+    for row, start in enumerate((pad, 0)):
+        tokens = out.sequences[row : row + 1, start:]
+        logits = run(model, tokens, cache(), [tokens.shape[1]])
+        picked = logits[0, -new - 1 : -1].log_softmax(-1).gather(-1, tokens[0, -new:, None])
+        assert float(picked.sum()) / new == pytest.approx(float(out.sequences_scores[row]), abs=1e-5)
+
+
+def test_sampling_several_sequences_shares_the_prompt(model: torch.nn.Module) -> None:
+    ids = ids_of(1, 14)
+    alone = model.generate(ids, past_key_values=cache(), max_new_tokens=6, do_sample=False)
+    several = model.generate(ids.repeat(3, 1), past_key_values=cache(), max_new_tokens=6, do_sample=False)
+    assert torch.equal(several, alone.expand(3, -1))
+
+
+FORCED = dict.fromkeys(("head_policy_decode", "streaming_prefill", "int4_kv_decode"), "reference")
+
+
+@pytest.mark.parametrize("storage", ["native", "int4", "int8"])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("streaming", ["none", "some", "all"])
+def test_bound_kernels_equal_the_ordinary_path(model: torch.nn.Module, storage: str, padded: bool, streaming: str) -> None:
+    """Every op's definition in place of the grouped calls: same logits, ring not yet full, full, and padded."""
+    ids = ids_of(2, 26)
+    mask = torch.ones_like(ids) if padded else None
+    if mask is not None:
+        mask[0, :4] = 0
+    calls = [1, 1, 6, 1, 1, 9, 1, 1, 1, 4]
+    forced = cache(storage, streaming=streaming)
+    plain = cache(storage, streaming=streaming)
+    for layer, other in zip(forced.layers, plain.layers, strict=True):
+        layer.binder, other.binder = KernelBinder(FORCED), Unbound()
+    got, wanted = run(model, ids, forced, calls, mask), run(model, ids, plain, calls, mask)
+    kernels = forced.layers[0].kernels
+    assert all("reference" in kernels.names[op] for op in FORCED)
+    assert plain.layers[0].kernels is NONE
+    if padded:
+        got, wanted = got[:, 4:], wanted[:, 4:]
+    torch.testing.assert_close(got, wanted, atol=2e-3 if storage == "int4" else 4e-6, rtol=0)  # the ordinary path restores 4-bit values in float16
+
+
+class Unbound(KernelBinder):
+    def at(self, *_: object) -> CacheKernels:
+        return NONE
+
+
+def test_kernels_are_called_and_gradients_take_the_ordinary_path(model: torch.nn.Module) -> None:
+    called = []
+
+    def spy(name: str) -> object:
+        from zoo_kernels import select
+
+        function = select(name, choice="reference", dtype=torch.float32)
+        return lambda *a, **k: (called.append(name), function(*a, **k))[1]
+
+    class Spies(KernelBinder):
+        def at(self, *_: object) -> CacheKernels:
+            return CacheKernels(**{op: spy(op) for op in FORCED})
+
+    past = cache()
+    for layer in past.layers:
+        layer.binder = Spies()
+    run(model, ids_of(1, 12), past, [10, 1, 1])
+    assert set(called) == {"head_policy_decode", "streaming_prefill"}
+    past, seen = cache("int4"), len(called)
+    for layer in past.layers:
+        layer.binder = Spies()
+    run(model, ids_of(1, 12), past, [10, 1, 1])
+    assert set(called[seen:]) == {"int4_kv_decode", "streaming_prefill"}
+    past, seen = cache(), len(called)
+    for layer in past.layers:
+        layer.binder = Spies()
+    embeds = model.get_input_embeddings()(ids_of(1, 9)).detach().requires_grad_()
+    model(inputs_embeds=embeds, past_key_values=past, use_cache=True).logits.sum().backward()
+    assert len(called) == seen
+    assert embeds.grad is not None
+    assert float(embeds.grad.abs().sum()) > 0
+
+
+def test_cpu_binds_only_what_measured_faster_unless_forced() -> None:
+    device = torch.device("cpu")
+    kernels = KernelBinder().at(device, torch.float32, 16)
+    assert kernels.head_policy_decode is None
+    assert kernels.streaming_prefill is None
+    assert kernels.int4_kv_decode is not None
+    assert "cpu" in kernels.names["int4_kv_decode"]
+    with use(streaming_prefill="reference"):
+        assert KernelBinder().at(device, torch.float32, 16).streaming_prefill is not None
+    binder = KernelBinder({"head_policy_decode": "cpu"})
+    assert binder.at(device, torch.float32, 16) is binder.at(device, torch.float32, 16)
+    with pytest.raises(KernelError, match="no_such"):
+        KernelBinder({"head_policy_decode": "no_such"}).at(device, torch.float32, 16)
+
+
+def test_triton_kernels_in_the_interpreter_agree(tmp_path: object) -> None:
+    """The path a GPU takes (own process: the interpreter must be switched on before Triton is imported)."""
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "data" / "triton_path.py")],
+        env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["triton", "triton", "triton", "agree"]
 
 
 def test_reset_reorder_and_protocols(model: torch.nn.Module) -> None:

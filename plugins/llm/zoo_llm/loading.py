@@ -32,9 +32,8 @@ def build_causal_lm(request: BuildRequest) -> LanguageModel:
     import torch
 
     options = {k: v for k, v in request.options.items() if v is not None}
-    cache, quant, adapter, rope = (options.pop(k, None) for k in ("cache", "quant", "adapter", "rope"))
+    cache, quant, adapter, rope, kernels = (options.pop(k, None) for k in ("cache", "quant", "adapter", "rope", "kernels"))
     attention = options.pop("attention", "sdpa")
-    options.pop("kernels", None)
     compiled = options.pop("compile", False)
     if options:
         raise InputError(
@@ -60,8 +59,8 @@ def build_causal_lm(request: BuildRequest) -> LanguageModel:
         tokenizer.padding_side = "left"
         parts["tokenizer"] = tokenizer
     handle = LanguageModel(request.spec, model.config, parts, request.report)
+    handle.kernel_choices = dict(kernels or {})
     handle.set_cache(cache_plan(request.registry, handle, cache))
-    request.report.kernels["attention"] = model.config._attn_implementation
     if compiled:
         model.forward = torch.compile(model.forward)
     return handle

@@ -29,6 +29,8 @@ class LanguageModel(Model):
     """
 
     plan: CachePlan
+    kernel_choices: Mapping[str, str] = {}
+    """What ``kernels=`` forced at load."""
     prefill_chunk: int = 4096
     """Prompts are fed in pieces of this many tokens; with a streaming cache that bounds activation memory and keeps prefill linear."""
 
@@ -49,6 +51,8 @@ class LanguageModel(Model):
         wanted = plan.attention or self._own_attention()
         if self.module.config._attn_implementation != wanted:
             self.module.set_attn_implementation(wanted)
+        self.report.kernels.clear()
+        self.report.kernels.update(attention=wanted, **plan.kernels)
         return self
 
     def _own_attention(self) -> str:

@@ -53,11 +53,52 @@ def streaming_mask(length: int, sink: int, recent: int, device: Any = None) -> t
     return (k <= q) & ((k < sink) | (q - k < recent))
 
 
+def streaming_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, sink: int, recent: int, scale: float | None = None) -> torch.Tensor:
+    """Attention under :func:`streaming_mask` in time and memory linear in the tokens, with gradients.
+
+    Queries go in blocks of at least ``recent`` tokens; a block sees the sinks, the block before it and itself.  Up to ``sink + 2 * block`` tokens one masked
+    call is cheaper and is taken.
+
+    Args:
+        query: [batch, heads, tokens, dim].
+        key, value: [batch, kv heads, tokens, dim].
+
+    Returns:
+        [batch, heads, tokens, dim].
+    """
+    batch, _, length, _ = query.shape
+    block = max(64, recent)
+    if length <= sink + 2 * block:
+        mask = streaming_mask(length, sink, recent, query.device)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
+    count = -(-length // block)
+
+    def blocks(states: torch.Tensor) -> torch.Tensor:  # [batch, count, heads, block, dim]
+        return F.pad(states, (0, 0, 0, count * block - length)).unflatten(2, (count, block)).transpose(1, 2)
+
+    def window(states: torch.Tensor) -> torch.Tensor:  # [batch * count, heads, sink + 2 * block, dim]
+        here = blocks(states)
+        before = torch.cat((torch.zeros_like(here[:, :1]), here[:, :-1]), dim=1)
+        sinks = states[:, None, :, :sink].expand(-1, count, -1, -1, -1)
+        return torch.cat((sinks, before, here), dim=3).flatten(0, 1)
+
+    device = query.device
+    q = torch.arange(count * block, device=device).view(count, block, 1)
+    near = (torch.arange(count, device=device)[:, None] - 1) * block + torch.arange(2 * block, device=device)
+    near = near[:, None]
+    sinks = torch.arange(sink, device=device).expand(count, 1, sink)
+    seen = torch.cat((sinks <= q, (near >= sink) & (near <= q) & (q - near < recent)), dim=2)[:, None]
+    output = F.scaled_dot_product_attention(
+        blocks(query).flatten(0, 1), window(key), window(value), attn_mask=seen.repeat(batch, 1, 1, 1), scale=scale, enable_gqa=True
+    )
+    return output.unflatten(0, (batch, count)).transpose(1, 2).flatten(2, 3)[:, :, :length]
+
+
 class _Pass:
     """What the attention function needs during one teacher or student pass."""
 
-    def __init__(self, gates: HeadGates | None, mask: torch.Tensor | None, outputs: dict[int, torch.Tensor]) -> None:
-        self.gates, self.mask, self.outputs = gates, mask, outputs
+    def __init__(self, gates: HeadGates | None, sizes: tuple[int, int], outputs: dict[int, torch.Tensor]) -> None:
+        self.gates, self.sizes, self.outputs = gates, sizes, outputs
 
 
 _current: list[_Pass] = []
@@ -79,7 +120,7 @@ def _attention(
         output = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
         run.outputs[layer] = output
     else:
-        stream = F.scaled_dot_product_attention(query, key, value, attn_mask=run.mask, scale=scaling, enable_gqa=True)
+        stream = streaming_attention(query, key, value, sink=run.sizes[0], recent=run.sizes[1], scale=scaling)
         gate = run.gates.alphas[layer].repeat_interleave(query.shape[1] // key.shape[1]).view(1, -1, 1, 1).to(stream.dtype)
         output = (1 - gate) * stream + gate * run.outputs.pop(layer)
     return output.transpose(1, 2), None
@@ -112,16 +153,16 @@ def two_way(model: Any, gates: HeadGates, input_ids: torch.Tensor, *, sink: int,
     outputs: dict[int, torch.Tensor] = {}
     decoder = model.base_model
 
-    def run(gates: HeadGates | None, mask: torch.Tensor | None) -> torch.Tensor:
-        _current.append(_Pass(gates, mask, outputs))
+    def run(gates: HeadGates | None) -> torch.Tensor:
+        _current.append(_Pass(gates, (sink, recent), outputs))
         try:
             return decoder(input_ids=input_ids, use_cache=False).last_hidden_state
         finally:
             _current.pop()
 
     with torch.no_grad():
-        teacher = run(None, None)
-    return teacher, run(gates, streaming_mask(input_ids.shape[1], sink, recent, input_ids.device))
+        teacher = run(None)
+    return teacher, run(gates)
 
 
 def losses(teacher: torch.Tensor, student: torch.Tensor, labels: torch.Tensor, gates: HeadGates, reg_weight: float) -> dict[str, torch.Tensor]:

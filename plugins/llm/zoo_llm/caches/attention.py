@@ -1,7 +1,7 @@
 """Attention over a :class:`~zoo_llm.caches.layer.PolicyLayer`, registered with transformers' attention and mask registries.
 
 The mask function keeps the two-dimensional padding mask (the policies need columns, not a dense [query, key] matrix); the attention function runs one
-scaled-dot-product call per group of kv-heads.  Cost per call of n new tokens on a history of L:
+scaled-dot-product call per group of kv-heads, or the kernels that :mod:`zoo_llm.caches.kernels` bound.  Cost per call of n new tokens on a history of L:
 full heads O(n L), streaming heads O(n (sink + recent)) - linear also in the prefill.
 """
 
@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from zoo_core.errors import InputError
-from zoo_llm.caches.layer import HeadGroup, LayerView
+from zoo_llm.caches.kernels import NONE, CacheKernels
+from zoo_llm.caches.layer import HeadGroup, LayerView, PolicyLayer
 from zoo_llm.caches.stores import SinkRingStore
 
 NAME = "zoo_policy"
@@ -74,6 +75,10 @@ def policy_attention(
     grouped = query.unflatten(1, (len(layer.policies), -1))  # [batch, kv heads, queries per kv head, new, dim]
     if view.commit:
         layer.begin(view.new, first)
+    if view.commit and query.shape[2] == 1 and one_launch(layer, query):
+        output = decode_heads(layer, grouped, view.new, first, scale)
+        layer.end(view.new)
+        return output.flatten(1, 2).transpose(1, 2), None
     output = None
     for group in layer.groups:
         part = attend_group(group, view, layer.select(group, (grouped,))[0], layer.select(group, view.new), first, scale)
@@ -86,6 +91,35 @@ def policy_attention(
         layer.end(view.new)
     assert output is not None
     return output.flatten(1, 2).transpose(1, 2), None
+
+
+def differentiable(*tensors: torch.Tensor) -> bool:
+    """Whether gradients are recorded (kernels have none, so the ordinary path is taken)."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def one_launch(layer: PolicyLayer, query: torch.Tensor) -> bool:
+    """Whether one new token of all heads of this layer can go through the bound ``head_policy_decode``."""
+    bound = layer.kernels.head_policy_decode is not None and layer.slots is not None and layer.storage.name == "native"
+    return bound and query.dtype == layer.dtype and not differentiable(query)
+
+
+def decode_heads(layer: PolicyLayer, query: torch.Tensor, new: Sequence[torch.Tensor], first: torch.Tensor | None, scale: float) -> torch.Tensor:
+    """One new token of full and streaming heads in one launch: query [batch, kv heads, queries per head, 1, dim] -> the same shape; keeps the token."""
+    dtype = query.dtype
+    empty = query.new_empty((query.shape[0], 0, 1, query.shape[-1]))
+    full, ring, valid = (empty, empty), (empty, empty), None
+    for group in layer.groups:
+        group.append(layer.select(group, new), first)
+        values = group.store.values(0, dtype), group.store.values(1, dtype)
+        if isinstance(group.store, SinkRingStore):
+            ring = values
+            if first is not None or not group.store.whole:
+                valid = group.store.columns(first, query.device) >= 0
+        else:
+            full = values
+    assert layer.kernels.head_policy_decode is not None
+    return layer.kernels.head_policy_decode(query.squeeze(3), *full, *ring, layer.slots, valid, first, scale).unsqueeze(3)
 
 
 def first_columns(mask: torch.Tensor | None) -> torch.Tensor | None:
@@ -106,7 +140,7 @@ def first_columns(mask: torch.Tensor | None) -> torch.Tensor | None:
 def attend_group(group: HeadGroup, view: LayerView, query: torch.Tensor, new: Sequence[torch.Tensor], first: torch.Tensor | None, scale: float) -> torch.Tensor:
     """Attention of one group: query [batch, kv heads, queries per head, new, dim] -> the same shape; keeps the new tokens when the view commits."""
     if query.shape[3] == 1 and view.commit:
-        return decode(group, query, new, first, scale)
+        return decode(group, query, new, first, scale, view.layer.kernels)
     if group.streaming and not (view.layer.prefill == "legacy" and view.start == 0):
         output = streaming(group, view, query, new, first, scale)
         if view.commit:
@@ -132,10 +166,16 @@ def attend_group(group: HeadGroup, view: LayerView, query: torch.Tensor, new: Se
     return attend(query.flatten(1, 2), keys, values, mask, causal=mask is None, scale=scale).unflatten(1, query.shape[1:3])
 
 
-def decode(group: HeadGroup, query: torch.Tensor, new: Sequence[torch.Tensor], first: torch.Tensor | None, scale: float) -> torch.Tensor:
+def decode(
+    group: HeadGroup, query: torch.Tensor, new: Sequence[torch.Tensor], first: torch.Tensor | None, scale: float, kernels: CacheKernels = NONE
+) -> torch.Tensor:
     """One new token: keep it, then read the store in place (no copy, and no mask unless rows are padded or the ring is not yet full)."""
     group.append(new, first)
     store, dtype = group.store, query.dtype
+    packed = kernels.int4_kv_decode is not None and store.storage.name == "int4" and not differentiable(query)
+    if packed and not (first is not None and isinstance(store, SinkRingStore)):  # a padded row's ring has holes, which the op cannot name
+        assert kernels.int4_kv_decode is not None
+        return kernels.int4_kv_decode(query.squeeze(3), *store.parts(0), *store.parts(1), first, scale).unsqueeze(3)
     mask = None
     if isinstance(store, SinkRingStore):
         if first is not None or not store.whole:
@@ -158,6 +198,10 @@ def streaming(group: HeadGroup, view: LayerView, query: torch.Tensor, new: Seque
     length, start, device, dtype = query.shape[3], view.start, query.device, new[0].dtype
     sink, recent = group.policy.sink, group.policy.recent
     legacy = view.layer.prefill == "legacy"
+    kernel = view.layer.kernels.streaming_prefill
+    if kernel is not None and first is None and not legacy and not differentiable(query, *new):
+        past = (store.values(0, dtype), store.values(1, dtype), store.columns(None, device)[0]) if start else (None, None, None)
+        return kernel(query.flatten(1, 2), *new, sink, recent, *past, start, scale).unflatten(1, query.shape[1:3])
     base = torch.zeros(1, dtype=torch.long, device=device) if first is None else first
     rows = torch.arange(start, start + length, device=device)
     old_columns = store.columns(first, device) if start else rows.new_empty(1, 0)

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from zoo_core.errors import InputError
 from zoo_core.interfaces import MemoryReport, TokenPolicy
+from zoo_llm.caches.kernels import NONE, KernelBinder
 from zoo_llm.caches.storage import Storage, storage_format
 from zoo_llm.caches.stores import GrowingStore, SinkRingStore
 
@@ -86,12 +87,20 @@ class PolicyLayer(CacheLayerMixin):
         are cut into
             calls; ``"legacy"`` - upstream's rule: the first call is full attention for all heads, later calls see the whole call plus the kept tokens.
         reserve: Tokens to allocate at once for full heads.
+        binder: Chooses the attention kernels when the first tokens arrive (None: this layer gets its own).
     """
 
     is_sliding = False
     is_croppable = True
 
-    def __init__(self, policies: Sequence[TokenPolicy], storage: str | Storage = "native", prefill: str = "streaming", reserve: int = 0) -> None:
+    def __init__(
+        self,
+        policies: Sequence[TokenPolicy],
+        storage: str | Storage = "native",
+        prefill: str = "streaming",
+        reserve: int = 0,
+        binder: KernelBinder | None = None,
+    ) -> None:
         super().__init__()
         if prefill not in ("streaming", "legacy"):
             raise InputError(f"cache: prefill rule {prefill!r} is unknown", fix="prefill='streaming' or prefill='legacy'")
@@ -99,11 +108,21 @@ class PolicyLayer(CacheLayerMixin):
         self.prefill = prefill
         self.storage = storage_format(storage)
         self.reserve = reserve
+        self.binder = binder or KernelBinder()
+        self.kernels = NONE
         self.cumulative_length = 0
         self.recording = False
         self._undo: list[_Undo] = []
         self.first: torch.Tensor | None = None
         self.groups = self._make_groups()
+        self.slots = self._slots()
+
+    def _slots(self) -> tuple[int, ...] | None:
+        """Per kv-head: place among the full heads (>= 0) or -1 - place among the streaming ones; None when streaming heads differ in sizes."""
+        if sum(group.streaming for group in self.groups) > 1:
+            return None
+        places = {head: -1 - i if group.streaming else i for group in self.groups for i, head in enumerate(group.heads)}
+        return tuple(places[head] for head in range(len(self.policies)))
 
     def _make_groups(self) -> list[HeadGroup]:
         by_policy: dict[tuple[str, int, int], list[int]] = {}
@@ -123,6 +142,7 @@ class PolicyLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
+        self.kernels = self.binder.at(key_states.device, key_states.dtype, key_states.shape[-1])
         self.is_initialized = True
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object) -> tuple[LayerView, LayerView]:  # type: ignore[override]

@@ -166,6 +166,11 @@ class SinkRingStore:
         ring = torch.where((ring >= 0) & (ring >= first[:, None] + self.sink), ring, -1)
         return torch.cat((sinks, ring.expand(len(first), -1)), dim=1)
 
+    def parts(self, index: int) -> Parts:
+        """Stored parts of tensor ``index`` in slot order, slots in use only (views; rows without padding)."""
+        live = min(self.length, self.sink + self.ring)
+        return tuple(part[..., :live, :] for part in self.buffers[index])
+
     def values(self, index: int, dtype: torch.dtype) -> torch.Tensor:
         """Tensor ``index`` in slot order [batch, heads, sink + recent + 1, dim]."""
         return self.storage.decode(self.buffers[index], dtype)
