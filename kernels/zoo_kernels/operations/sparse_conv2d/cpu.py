@@ -52,11 +52,11 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 def _convolve(features: Tensor, weight: Tensor, table: Tensor) -> Tensor:
     taps, channels, outputs = weight.shape
-    kernel = weight.to(_wide(features.dtype)).contiguous()
+    kernel = weight.to(_wide(features.dtype))
     out = features.new_empty(table.shape[0], outputs)
     if channels <= NARROW:
         step = max(64, PIECE // 4)
-        padded, flat = _padded(features), kernel.view(taps * channels, outputs)
+        padded, flat = _padded(features), kernel.reshape(taps * channels, outputs)
         for begin in range(0, table.shape[0], step):
             out[begin : begin + step] = _together(padded, table[begin : begin + step]) @ flat
         return out
