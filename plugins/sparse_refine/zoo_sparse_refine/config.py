@@ -28,7 +28,8 @@ class RefinerConfig:
         hidden: Width of the ensembler's two small networks.
         ensembler: ``"gated"`` or ``"entropy"`` (no parameters).
         threshold: Entropy in nats above which a pixel is refined.
-        bounds: Which cells a strided convolution has: ``"batch"`` (up to the largest active coordinate of the batch: the reference's rule), ``"image"`` (of each
+        bounds: Which cells a strided convolution has: ``"batch"`` (up to the largest active coordinate of the batch: the reference's rule),
+        ``"image"`` (of each
             image) or ``"size"`` (of the picture; independent of what is selected).
         channel_order: ``"bgr"``: the network sees blue, green, red normalised with the means of red, green, blue, as the reference's data set gives it.
     """
@@ -62,7 +63,11 @@ class RefinerConfig:
         for name in self.features:
             if name not in ("rgb", "xy", "p") and _flag(name) is None:
                 raise ConfigError(f"refiner.features has the unknown entry {name!r}", fix="use rgb, xy, p or p>0.3")
-        for key, value, known in (("ensembler", self.ensembler, ENSEMBLERS), ("bounds", self.bounds, BOUNDS), ("channel_order", self.channel_order, CHANNEL_ORDERS)):
+        for key, value, known in (
+            ("ensembler", self.ensembler, ENSEMBLERS),
+            ("bounds", self.bounds, BOUNDS),
+            ("channel_order", self.channel_order, CHANNEL_ORDERS),
+        ):
             if value not in known:
                 raise ConfigError(f"refiner.{key} = {value!r} is unknown", fix=f"one of {', '.join(known)}")
         return self
@@ -85,6 +90,7 @@ class BaselineConfig:
         kind: ``"mmseg"`` (any model dictionary of mmsegmentation) or ``"transformers"`` (a semantic-segmentation model of transformers).
         model: The model dictionary (mmseg) or the configuration with ``model_type`` (transformers).
         height, width: Size of the picture it gets; 0: the full size.
+        antialias: Whether the picture is averaged when it is made smaller (False: plain bilinear, as OpenCV does it).
         scores: ``"logits"`` or ``"probabilities"`` (not normalised over classes; Mask2Former): the refiner then takes ln(max(score, 1e-10)).
     """
 
@@ -92,6 +98,7 @@ class BaselineConfig:
     model: dict[str, Any] = field(default_factory=dict)
     height: int = 512
     width: int = 1024
+    antialias: bool = False
     scores: str = "logits"
 
     def check(self) -> BaselineConfig:
@@ -115,7 +122,7 @@ class SparseRefineConfig:
         classes: Names, in order of the label numbers.
         palette: A colour for each class, R G B in 0..255.
         ignore_index: Label of pixels that do not count.
-        height, width: Size that the refiner works at; 0: the size of each picture.
+        height, width: The full size that ``baseline.height`` and ``width`` belong to; pictures of another size are scaled for the baseline in the same ratio.
     """
 
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
@@ -123,8 +130,8 @@ class SparseRefineConfig:
     classes: list[str] = field(default_factory=list)
     palette: list[list[int]] = field(default_factory=list)
     ignore_index: int = 255
-    height: int = 0
-    width: int = 0
+    height: int = 1024
+    width: int = 2048
 
     def check(self) -> SparseRefineConfig:
         """This configuration, when it can be built.

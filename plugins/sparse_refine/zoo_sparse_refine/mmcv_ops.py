@@ -42,7 +42,7 @@ def install() -> None:
     if NAME in sys.modules:
         return
     try:
-        import mmcv.ops
+        import mmcv.ops  # noqa: F401
     except ImportError:
         sys.modules.pop(NAME, None)
     else:

@@ -69,7 +69,9 @@ class Refiner(nn.Module):
         self.convolve: Callable[..., Tensor] | None = None
         self.choose: Callable[..., Any] | None = None
 
-    def select(self, scores: Tensor, size: tuple[int, int], *, threshold: float | None = None, top_k: float | None = None, budget: int | None = None) -> Selection:
+    def select(
+        self, scores: Tensor, size: tuple[int, int], *, threshold: float | None = None, top_k: float | None = None, budget: int | None = None
+    ) -> Selection:
         """Uncertain pixels of pictures of ``size`` (H, W) from coarse logits [B, C, h, w]; the threshold defaults to the configuration's."""
         limit = self.config.threshold if threshold is None else threshold
         return select_pixels(scores, size, threshold=limit, top_k=top_k, budget=budget, op=self.choose)
@@ -92,9 +94,9 @@ class Refiner(nn.Module):
         picture, row, column = nearest(selection.coordinates, selection.size, (scores.shape[2], scores.shape[3]))
         coarse = scores.permute(0, 2, 3, 1)[picture, row, column].float()
         features = point_features(self.config.features, image, coarse, selection)
-        engine = make_engine(
-            self.engine, selection.coordinates, self.backbone.depth, size=selection.size, images=selection.images, bounds=self.config.bounds, op=self.convolve
-        )
+        op = None if torch.is_grad_enabled() else self.convolve  # the bound kernel is for inference
+        place = {"size": selection.size, "images": selection.images, "bounds": self.config.bounds}
+        engine = make_engine(self.engine, selection.coordinates, self.backbone.depth, op=op, **place)
         refined = self.classifier(self.backbone(features, engine))
         middle = time.perf_counter()
         ensembled = self.ensembler(coarse, refined)

@@ -35,7 +35,9 @@ def import_mmseg() -> Any:
             import mmseg.models
     except ImportError as error:
         raise MissingDependencyError(
-            "baselines of mmsegmentation need mmsegmentation and mmcv", tried=[str(error)], fix="pip install 'mmsegmentation>=1.2.2' 'mmcv-lite>=2.1,<2.2' ftfy regex"
+            "baselines of mmsegmentation need mmsegmentation and mmcv",
+            tried=[str(error)],
+            fix="pip install 'mmsegmentation>=1.2.2' 'mmcv-lite>=2.1,<2.2' ftfy regex",
         ) from error
     return mmseg
 

@@ -1,12 +1,13 @@
 """Engines: who computes the sparse convolutions of a :mod:`pyramid <zoo_sparse_refine.sparse.pyramid>`.
 
-``"kernels"`` is the operation ``sparse_conv2d`` of zoo_kernels (its definition in PyTorch on every device, its CPU and Triton implementations); ``"spconv"`` and
-``"spconv-triton"`` call ``spconv.pytorch`` (the package of that name, or its drop-in).  Weights are stored [9, C_in, C_out] always, tap k = row + 3 * column.
+``"kernels"`` is the operation ``sparse_conv2d`` of zoo_kernels (its definition in PyTorch on every device, its CPU and Triton implementations);
+``"spconv"`` and ``"spconv-triton"`` call ``spconv.pytorch`` (the package of that name, or its drop-in).  Weights are stored [9, C_in, C_out] always, tap k = row + 3 * column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -82,7 +83,7 @@ class SpconvEngine:
                     module = self.spconv.SparseConv2d(inputs, outputs, 3, stride=2, padding=0, bias=False, indice_key=f"down{level}")
                 else:
                     module = self.spconv.SparseInverseConv2d(inputs, outputs, 3, bias=False, indice_key=f"down{level}")
-            self.modules[key] = module
+            self.modules[key] = module.eval()
         return self.modules[key]
 
     def _run(self, kind: str, x: Tensor, weight: Tensor, level: int, tensor: Any) -> Any:
@@ -90,7 +91,9 @@ class SpconvEngine:
             raise ConfigError("spconv has no gradients on CPUs", fix='train with engine="kernels"')
         inputs, outputs = weight.shape[1:]
         view = weight.reshape(3, 3, inputs, outputs).permute(3, 1, 0, 2).contiguous()
-        return torch.func.functional_call(self._module(kind, weight, level), {"weight": view}, (tensor.replace_feature(x),))
+        module = self._module(kind, weight, level)
+        with one_thread(x.device):
+            return torch.func.functional_call(module, {"weight": view}, (tensor.replace_feature(x),))
 
     def submanifold(self, x: Tensor, weight: Tensor, level: int) -> Tensor:
         return self._run("submanifold", x, weight, level, self.tensors[level]).features if x.shape[0] else x.new_zeros(0, weight.shape[2])
@@ -111,6 +114,20 @@ class SpconvEngine:
         if not x.shape[0]:
             return x.new_zeros(fine.indices.shape[0], weight.shape[2])
         return self._run("up", x, weight, level, self.tensors[level + 1]).features
+
+
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """A single thread on CPUs: spconv 2.3.8 adds results there from several threads without locks, and loses some (seen: errors of 0.1 with two threads)."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def import_spconv(package: str) -> Any:

@@ -1,0 +1,1 @@
+"""Recipes: the dense model and the refiner."""

@@ -1,0 +1,94 @@
+"""Settings of the recipes ``sparse-refine/dense`` and ``sparse-refine/refiner``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoo_core.training.config import TrainConfig
+
+
+@dataclass(kw_only=True)
+class DataConfig(TrainConfig):
+    """Where the pictures come from; shared by both recipes.
+
+    Attributes:
+        data: ``streets`` (generated) or ``cityscapes``, ``bdd100k``, ``deepglobe``, ``isic``.
+        folder: The data set's folder; for ``streets`` a cache of scenes (8 MB each; "" draws every scene anew, about 0.4 s).
+        scenes, held_out: For ``streets``: scenes to train on (seed ``seed``) and to evaluate on (seed ``seed + 1``).
+        height, width: For ``streets``: pixels of a scene.
+        crop_height, crop_width: Of a training sample.
+        scale_low, scale_high: Random scale of the pictures.
+    """
+
+    data: str = "streets"
+    folder: str = ""
+    scenes: int = 900
+    held_out: int = 12
+    height: int = 1024
+    width: int = 2048
+    crop_height: int = 512
+    crop_width: int = 1024
+    scale_low: float = 0.5
+    scale_high: float = 2.0
+
+    def validate(self) -> None:
+        """Raise :class:`~zoo_core.errors.ConfigError` for a value out of range."""
+        super().validate()
+        self.require(0 < self.scale_low <= self.scale_high, "scale_low", "positive and at most scale_high")
+        self.require(min(self.crop_height, self.crop_width, self.scenes, self.held_out) >= 1, "crop_height", "at least 1, like crop_width, scenes and held_out")
+
+
+def _segformer() -> dict[str, Any]:
+    return {
+        "model_type": "segformer",
+        "depths": [2, 2, 2, 2],
+        "hidden_sizes": [24, 48, 96, 160],
+        "num_attention_heads": [1, 2, 3, 5],
+        "decoder_hidden_size": 96,
+        "drop_path_rate": 0.0,
+        "classifier_dropout_prob": 0.0,
+    }
+
+
+@dataclass(kw_only=True)
+class DenseTrainConfig(DataConfig):
+    """``zoo train sparse-refine/dense output=runs/dense shrink=2``: the dense model, for pictures made smaller by ``shrink`` (1: full resolution).
+
+    Attributes:
+        model: Configuration for transformers (``model_type`` and its fields).
+        shrink: Factor between a picture and what the model sees.
+        class_power: Classes are weighted by frequency ** -class_power (0: all alike).
+    """
+
+    model: dict[str, Any] = field(default_factory=_segformer)
+    shrink: int = 2
+    class_power: float = 0.25
+
+
+@dataclass(kw_only=True)
+class RefinerTrainConfig(DataConfig):
+    """``zoo train sparse-refine/refiner baseline=runs/dense/export output=runs/refiner``.
+
+    The paper's method: the dense model is frozen, refiner and ensembler learn from cross entropy of the refined and of the ensembled logits, AdamW, cosine.
+    Different from the reference: coarse scores are computed on the fly instead of read from disk (a Cityscapes set of them is about 20 GB).
+
+    Attributes:
+        baseline: Name of a catalogue model, or a folder or file that ``zoo.load`` reads, whose dense part is used.
+        model: The catalogue model that says how a ``baseline`` file is built.
+        planes, reps, features, hidden, threshold, bounds, channel_order: Of the refiner; see :class:`~zoo_sparse_refine.config.RefinerConfig`.
+        train_threshold: Entropy above which pixels are trained on (a little below ``threshold`` shows the refiner some easy pixels too; 0: the same).
+        weight_decay: Of AdamW.
+    """
+
+    baseline: str = ""
+    model: str = "sparse-refine-streets"
+    planes: list[int] = field(default_factory=lambda: [16, 32, 64, 96])
+    reps: list[int] = field(default_factory=lambda: [1, 1, 1, 1])
+    features: list[str] = field(default_factory=lambda: ["rgb", "p"])
+    hidden: int = 64
+    threshold: float = 0.3
+    train_threshold: float = 0.0
+    bounds: str = "size"
+    channel_order: str = "rgb"
+    weight_decay: float = 0.05
