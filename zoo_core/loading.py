@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from zoo_core.errors import CheckpointError, InputError, KernelError, NotEnoughMemoryError, PluginLoadError, SpecError, WeightsError, ZooError
 from zoo_core.interfaces.weights import BuildRequest, LoadReport
 from zoo_core.names import Reference, parse
-from zoo_core.operations import register_operations
 from zoo_core.registry import ZooRegistry, get_registry
 
 if TYPE_CHECKING:
@@ -174,6 +173,42 @@ def _kernel_errors() -> Iterator[None]:
         reasons: Mapping[str, list[str]] = getattr(error, "reasons", {})
         what, fix = str(getattr(error, "what", error)), getattr(error, "fix", None)
         raise KernelError(what, tried=[f"{name}: {'; '.join(why)}" for name, why in reasons.items()], fix=fix) from error
+
+
+def register_operations(registry: ZooRegistry, *, plugin: str | None = None, report: LoadReport | None = None) -> None:
+    """Register the operations and implementations of all installed plugins; without any, nothing is imported.
+
+    Args:
+        plugin: The plugin of the model that is being loaded: its mistakes are errors.
+        report: Where mistakes of other plugins are noted (their kernels are then missing); None: they are errors too.
+
+    Raises:
+        PluginLoadError: A ``register`` target cannot be imported or raises.
+    """
+    for name in registry.names("kernels"):
+        try:
+            _register_operations(registry, name)
+        except ZooError as error:
+            if report is None or error.fields.get("plugin") == plugin:
+                raise
+            report.warnings.append(f"kernels {name!r} are missing: {error.what}")
+
+
+def _register_operations(registry: ZooRegistry, name: str) -> None:
+    from zoo_core.manager import last_line
+    from zoo_core.specs import KernelSpec
+
+    spec = registry.get("kernels", name)
+    assert isinstance(spec, KernelSpec)
+    owner = next((plugin.name for plugin in registry.plugins().values() if name in plugin.fragment.get("provides", {}).get("kernels", ())), "")
+    try:
+        from zoo_kernels.registry import registry as operations
+
+        operations.register_from(spec.register)
+    except (Exception, SystemExit) as error:
+        raise PluginLoadError(
+            f"plugin {owner!r}: its kernels {name!r} ({spec.register}) could not be registered: {last_line(error)}", fix="zoo doctor", plugin=owner
+        ) from error
 
 
 def kernel_choices(kernels: Mapping[str, str] | str | None) -> dict[str, str] | None:

@@ -230,7 +230,7 @@ def _registry() -> Any:
     """The operations of the kernels package and of every plugin that brings some."""
     from zoo_kernels.registry import registry
 
-    from zoo_core.operations import register_operations
+    from zoo_core.loading import register_operations
     from zoo_core.registry import get_registry
 
     register_operations(get_registry())
