@@ -72,14 +72,6 @@ def _config(folder: Path, **model: Any) -> Any:
             "default_scope": "mmseg",
             "custom_imports": {"imports": ["zoo_sparse_refine.mmseg_segmentor"]},
             "model": {"type": "SparseRefineSegmentor", "name": MODEL, "weights": "random", **REFINED, **OPTIONS, **model},
-                "type": "SparseRefineSegmentor",
-                "name": MODEL,
-                "weights": "random",
-                "load_options": {"seed": 3},
-                "options": {"top_k": SHARE},
-                **OPTIONS,
-                **model,
-            },
             "test_pipeline": pipeline,
             "test_dataloader": {
                 "batch_size": 1,
@@ -98,10 +90,9 @@ def _config(folder: Path, **model: Any) -> Any:
 def test_the_test_runner_of_mmsegmentation_evaluates_the_refined_model(tmp_path: Path, handle: Any) -> None:
     """Its mIoU and pixel accuracy are ours, of the class maps that ``segment`` gives."""
     import torch
+    import zoo_sparse_refine.mmseg_segmentor  # noqa: F401 - what custom_imports does when a configuration is read from a file
     from mmengine.runner import Runner
     from zoo_sparse_refine.metrics import confusion, mean_iou, pixel_accuracy
-
-    import zoo_sparse_refine.mmseg_segmentor  # noqa: F401 - what custom_imports does when a configuration is read from a file
 
     classes = len(handle.classes)
     _city(tmp_path, classes)
