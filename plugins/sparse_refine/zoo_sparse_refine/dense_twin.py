@@ -63,7 +63,8 @@ class DenseTwin(nn.Module):
 
 
 def dense_weight(kernel: Tensor, *, transposed: bool = False) -> Tensor:
-    """A kernel [9, C_in, C_out] (tap = row + 3 column) as conv2d weight [C_out, C_in, 3, 3], or conv_transpose2d weight [C_in, C_out, 3, 3]; [C_in, C_out] as 1 x 1.
+    """A kernel [9, C_in, C_out] (tap = row + 3 column) as conv2d weight [C_out, C_in, 3, 3], or conv_transpose2d weight [C_in, C_out, 3, 3];
+    [C_in, C_out] as 1 x 1.
 
     >>> dense_weight(torch.zeros(9, 5, 7)).shape, dense_weight(torch.zeros(9, 5, 7), transposed=True).shape, dense_weight(torch.zeros(5, 7)).shape
     (torch.Size([7, 5, 3, 3]), torch.Size([5, 7, 3, 3]), torch.Size([7, 5, 1, 1]))
