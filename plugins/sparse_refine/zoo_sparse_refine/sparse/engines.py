@@ -101,6 +101,7 @@ class SpconvEngine:
     def down(self, x: Tensor, weight: Tensor, level: int) -> Tensor:
         tensor = self.tensors[level]
         if self.bounds == "batch" and x.shape[0]:
+            tensor = tensor.replace_feature(tensor.features)  # the convolution back up compares with the shape that this level was made with
             tensor.spatial_shape = [int(v) + 1 for v in tensor.indices[:, 1:].amax(0)]
         if not x.shape[0] or min(tensor.spatial_shape) < 3:  # no output: spconv refuses what the reference crashes on
             self.tensors[level + 1] = None
@@ -112,7 +113,7 @@ class SpconvEngine:
     def up(self, x: Tensor, weight: Tensor, level: int) -> Tensor:
         fine = self.tensors[level]
         if not x.shape[0]:
-            return x.new_zeros(fine.indices.shape[0], weight.shape[2])
+            return x.new_zeros(0 if fine is None else fine.indices.shape[0], weight.shape[2])
         return self._run("up", x, weight, level, self.tensors[level + 1]).features
 
 
