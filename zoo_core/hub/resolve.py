@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo_core.errors import CheckpointError, ChecksumError, OfflineError, WeightsError
+from zoo_core.errors import CheckpointError, ChecksumError, OfflineError, UnsafeFileError, WeightsError
 from zoo_core.hub.cache import is_offline, quarantine, read_json, sha256_of
 from zoo_core.hub.fetch import Progress, ProgressOption
 from zoo_core.interfaces.weights import FileRecord, LoadReport, ResolvedWeights
@@ -331,7 +331,11 @@ def _detect(found: ResolvedWeights, layouts: Mapping[str, WeightsSpec] | Sequenc
     index = next((path for name, path in found.files.items() if name.endswith(".index.json")), None)
     if len(weights) > 1 and index is None:
         return ""
-    with open_checkpoint(index or weights[0]) as source:
+    try:
+        source = open_checkpoint(index or weights[0])
+    except UnsafeFileError:
+        return ""  # the builder may know which objects in its files are harmless, and refuses the rest
+    with source:
         try:
             return detect_layout(source.keys(), layouts)
         except CheckpointError:
