@@ -71,6 +71,21 @@ def test_spconv_gives_the_same_numbers(bounds: str, threads: int) -> None:
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.skipif(find_spec("spconv") is None, reason="spconv is not installed")
+def test_spconv_on_scattered_points_of_odd_sizes() -> None:
+    """Last rows and columns that the bounds leave out, empty levels, single points."""
+    net = network()
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        height, width, count = (int(torch.randint(low, high, (1,), generator=generator)) for low, high in ((3, 40), (3, 40), (1, 120)))
+        columns = [torch.randint(0, limit, (count,), generator=generator) for limit in (2, height, width)]
+        where = torch.stack(columns, 1).unique(dim=0).int()
+        x = torch.randn(where.shape[0], 3, generator=generator)
+        for bounds in ("batch", "size"):
+            one, other = (run(net, x, where, name, size=(height, width), images=2, bounds=bounds) for name in ("kernels", "spconv"))
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("bounds", ["batch", "size"])
 def test_few_points_or_none(engine: str, bounds: str) -> None:

@@ -20,7 +20,7 @@ ROWS = {"entropy-selector": 15, "gated-ensembler": 6, "sparse-conv-layout": 9, "
 def test_recorded_case(case: Path) -> None:
     result = run_case(case, plugin="sparse-refine")
     assert result.passed, result.report()
-    assert len(result.rows) >= ROWS.get(result.kind if hasattr(result, "kind") else "", 6)
+    assert len(result.rows) >= ROWS.get(result.kind, 6)
 
 
 def _turned(tensors: dict[str, torch.Tensor]) -> None:

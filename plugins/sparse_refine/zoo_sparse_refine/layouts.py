@@ -20,7 +20,8 @@ DENSE, REFINER, LIGHTNING, TRANSFORMERS = "mmseg-dense", "sparse-refiner", "spar
 FORMAT = "zoo-sparse-refine"
 BASELINE_FILE, REFINER_FILE = "baseline.safetensors", "refiner.safetensors"
 INERT = re.compile(
-    r"(mmengine\.[\w.]+|numpy(\._core|\.core)?\.multiarray\.(_reconstruct|scalar)|numpy\.(ndarray|dtype|mean|min|max)|numpy\.dtypes\.\w+|_codecs\.encode)\Z"
+    r"(mmengine\.[\w.]+|(builtins|__builtin__)\.getattr|numpy(\._core|\.core)?\.multiarray\.(_reconstruct|scalar)|numpy\.(ndarray|dtype|mean|min|max)"
+    r"|numpy\.dtypes\.\w+|_codecs\.encode)\Z"
 )
 """Names in training checkpoints of mmengine (message hub, logged scalars) that are replaced by an object that does nothing."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,9 +108,31 @@ def config_for(request: BuildRequest, parts: dict[str, Path]) -> SparseRefineCon
         if name == "refiner" and not data:
             with layouts.open_part(path) as source:
                 config = replace(config, refiner=infer_refiner(config.refiner, source))
+    config = changed_by_user(request, config)
     if len(config.classes) != config.refiner.num_classes:
         config = replace(config, classes=[], palette=[])
     return config.check()
+
+
+def changed_by_user(request: BuildRequest, config: SparseRefineConfig) -> SparseRefineConfig:
+    """``config`` with every value in which the request differs from its model's entry: what a user overrides goes before what lies beside the weights."""
+    from zoo_core.config import build_config
+
+    if config is request.config:
+        return config
+    entry: Any = build_config(SparseRefineConfig, dict(request.spec.config), name=f"model {request.spec.name!r}")
+
+    def over(found: Any, asked: Any, usual: Any) -> Any:
+        changes = {}
+        for item in fields(found):
+            one, other, now = getattr(asked, item.name), getattr(usual, item.name), getattr(found, item.name)
+            if is_dataclass(now):
+                changes[item.name] = over(now, one, other)
+            elif one != other:
+                changes[item.name] = one
+        return replace(found, **changes)
+
+    return over(config, request.config, entry)
 
 
 def from_plain(data: dict[str, Any]) -> SparseRefineConfig:

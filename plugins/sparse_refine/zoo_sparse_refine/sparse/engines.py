@@ -1,7 +1,8 @@
 """Engines: who computes the sparse convolutions of a :mod:`pyramid <zoo_sparse_refine.sparse.pyramid>`.
 
 ``"kernels"`` is the operation ``sparse_conv2d`` of zoo_kernels (its definition in PyTorch on every device, its CPU and Triton implementations);
-``"spconv"`` and ``"spconv-triton"`` call ``spconv.pytorch`` (the package of that name, or its drop-in).  Weights are stored [9, C_in, C_out] always, tap k = row + 3 * column.
+``"spconv"`` and ``"spconv-triton"`` call ``spconv.pytorch`` (the package of that name, or its drop-in).  Weights are stored [9, C_in, C_out]
+always, tap k = row + 3 * column.
 """
 
 from __future__ import annotations
