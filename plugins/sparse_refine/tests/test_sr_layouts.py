@@ -72,7 +72,7 @@ def test_keys_and_shapes_of_the_full_size_networks(path: Path) -> None:
             count = sum(p.numel() for p in module.parameters()) + sum(p.numel() for p in Refiner(refiner).parameters())
             assert card["parameters"] == count
     state = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    wanted = {key: tuple(expected.shape(key)) for key in expected.keys()}
+    wanted = {key: tuple(expected.shape(key)) for key in expected}
     assert state == wanted
     assert sum(p.numel() for p in module.parameters()) == manifest["parameters"]
 

@@ -28,6 +28,7 @@ class RefinerConfig:
         hidden: Width of the ensembler's two small networks.
         ensembler: ``"gated"`` or ``"entropy"`` (no parameters).
         threshold: Entropy in nats above which a pixel is refined.
+        top_k: Instead of the threshold, the share of the pixels of every picture that is refined, the most uncertain ones; 0: the threshold decides.
         bounds: Which cells a strided convolution has: ``"batch"`` (up to the largest active coordinate of the batch: the reference's rule),
         ``"image"`` (of each
             image) or ``"size"`` (of the picture; independent of what is selected).
@@ -41,6 +42,7 @@ class RefinerConfig:
     hidden: int = 64
     ensembler: str = "gated"
     threshold: float = 0.3
+    top_k: float = 0.0
     bounds: str = "batch"
     channel_order: str = "bgr"
 
@@ -60,6 +62,8 @@ class RefinerConfig:
             raise ConfigError(f"refiner.planes has {len(self.planes)} levels and refiner.reps {len(self.reps)}", fix="give both the same length, at least 1")
         if min(*self.planes, *self.reps, self.num_classes, self.hidden) < 1:
             raise ConfigError("refiner.planes, reps, num_classes and hidden must be positive", fix="leave them at their defaults")
+        if not 0 <= self.top_k <= 1:
+            raise ConfigError(f"refiner.top_k = {self.top_k} is not a share", fix="give a number from 0 to 1")
         for name in self.features:
             if name not in ("rgb", "xy", "p") and _flag(name) is None:
                 raise ConfigError(f"refiner.features has the unknown entry {name!r}", fix="use rgb, xy, p or p>0.3")

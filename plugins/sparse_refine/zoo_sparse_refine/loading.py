@@ -177,7 +177,7 @@ def reference_config(base: RefinerConfig, data: dict[str, Any]) -> RefinerConfig
 def infer_refiner(base: RefinerConfig, source: TensorSource) -> RefinerConfig:
     """Sizes from the shapes of a refiner checkpoint: levels, blocks, channels, classes."""
     prefix = "model." if layouts.layout_of(source.keys()) == layouts.LIGHTNING else ""
-    names = {key.removeprefix(prefix) for key in source.keys()}
+    names = {key.removeprefix(prefix) for key in source}
     planes, reps, at = [int(source.shape(prefix + "backbone.net.0.kernel")[2])], [], "backbone.net.1"
     while True:
         middle = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo_core import hookimpl
-from zoo_core.specs import BenchmarkSpec, ClaimSpec, ConformanceSpec, ParitySpec, WeightsSpec
+from zoo_core.specs import BenchmarkSpec, ClaimSpec, ConformanceSpec, EvaluatorSpec, ParitySpec, RecipeSpec, WeightsSpec
 
 KINDS = ("baseline", "entropy-selector", "sparse-conv-layout", "sparse-unet", "gated-ensembler", "refine-step", "refine-step-features")
 BASELINES = ("hrnet-w48", "segformer-b5", "segnext-l", "mask2former-t", "mask2former-l")
@@ -52,6 +52,47 @@ def zoo_weights() -> list[WeightsSpec]:
 @hookimpl
 def zoo_parity() -> list[ParitySpec]:
     return [ParitySpec(name=kind, run=f"zoo_sparse_refine.parity:{kind.replace('-', '_')}") for kind in KINDS]
+
+
+@hookimpl
+def zoo_evaluators() -> list[EvaluatorSpec]:
+    return [
+        EvaluatorSpec(
+            name="segmentation",
+            summary="mIoU, boundary IoU, accuracy, IoU of each class and time per picture on generated streets, Cityscapes, BDD100K, DeepGlobe or ISIC folders",
+            task="semantic-segmentation",
+            build="zoo_sparse_refine.evaluation.segmentation:Segmentation",
+            metrics={
+                "miou": "higher",
+                "miou_present": "higher",
+                "boundary_iou": "higher",
+                "pixel_accuracy": "higher",
+                "picture_miou": "higher",
+                "ms_p50": "lower",
+                "ms_p95": "lower",
+                "refined_share": "lower",
+            },
+        )
+    ]
+
+
+@hookimpl
+def zoo_recipes() -> list[RecipeSpec]:
+    return [
+        RecipeSpec(
+            name="sparse-refine/dense",
+            summary="a small dense model for a low or the full resolution",
+            run="zoo_sparse_refine.training.dense:run",
+            config_class="zoo_sparse_refine.training.config:DenseTrainConfig",
+        ),
+        RecipeSpec(
+            name="sparse-refine/refiner",
+            summary="the paper's training: dense model frozen, refiner and ensembler by cross entropy, coarse scores on the fly",
+            run="zoo_sparse_refine.training.refiner:run",
+            config_class="zoo_sparse_refine.training.config:RefinerTrainConfig",
+            produces="sparse-refine-streets",
+        ),
+    ]
 
 
 @hookimpl

@@ -20,7 +20,7 @@ from zoo_sparse_refine.unet import SparseUNet
 
 @dataclass
 class Refined:
-    """Logits [N, C] of the selected pixels: ``coarse`` (i), ``refined`` alone (o), ``ensembled`` (e); seconds per part."""
+    """Logits [N, C] of the selected pixels: ``coarse`` (i), ``refined`` alone (o), ``ensembled`` (e); seconds of the ensembler."""
 
     selection: Selection
     coarse: Tensor
@@ -51,6 +51,13 @@ def point_features(names: list[str], image: Tensor, coarse: Tensor, selection: S
     return torch.cat(found, 1)
 
 
+def clock(like: Tensor) -> float:
+    """Seconds.  In inference it waits for the GPU, so that the parts of a picture can be told apart; a training step is never held up."""
+    if like.device.type == "cuda" and not torch.is_grad_enabled():
+        torch.cuda.synchronize(like.device)
+    return time.perf_counter()
+
+
 class Refiner(nn.Module):
     """Sparse refiner; parameters are named as in the reference (``backbone``, ``classifier``, ``ensembler``).
 
@@ -73,6 +80,8 @@ class Refiner(nn.Module):
         self, scores: Tensor, size: tuple[int, int], *, threshold: float | None = None, top_k: float | None = None, budget: int | None = None
     ) -> Selection:
         """Uncertain pixels of pictures of ``size`` (H, W) from coarse logits [B, C, h, w]; the threshold defaults to the configuration's."""
+        if threshold is None and top_k is None and budget is None and self.config.top_k:
+            top_k = self.config.top_k
         limit = self.config.threshold if threshold is None else threshold
         return select_pixels(scores, size, threshold=limit, top_k=top_k, budget=budget, op=self.choose)
 
@@ -90,7 +99,6 @@ class Refiner(nn.Module):
             raise InputError(f"image {tuple(image.shape)} does not fit scores {tuple(scores.shape)} and a selection for {selection.size}", fix="use one batch")
         if scores.shape[1] != self.config.num_classes:
             raise InputError(f"the scores have {scores.shape[1]} classes, the refiner {self.config.num_classes}", fix="use a baseline with the same classes")
-        began = time.perf_counter()
         picture, row, column = nearest(selection.coordinates, selection.size, (scores.shape[2], scores.shape[3]))
         coarse = scores.permute(0, 2, 3, 1)[picture, row, column].float()
         features = point_features(self.config.features, image, coarse, selection)
@@ -98,9 +106,9 @@ class Refiner(nn.Module):
         place = {"size": selection.size, "images": selection.images, "bounds": self.config.bounds}
         engine = make_engine(self.engine, selection.coordinates, self.backbone.depth, op=op, **place)
         refined = self.classifier(self.backbone(features, engine))
-        middle = time.perf_counter()
+        began = clock(refined)
         ensembled = self.ensembler(coarse, refined)
-        return Refined(selection, coarse, refined, ensembled, {"sparse": middle - began, "ensemble": time.perf_counter() - middle})
+        return Refined(selection, coarse, refined, ensembled, {"ensemble": clock(ensembled) - began})
 
     def forward(self, image: Tensor, logits: Tensor, *, threshold: float | None = None) -> dict[str, Tensor]:
         """The reference's output dictionary, everything channels-last.

@@ -39,15 +39,19 @@ class DataConfig(TrainConfig):
         self.require(min(self.crop_height, self.crop_width, self.scenes, self.held_out) >= 1, "crop_height", "at least 1, like crop_width, scenes and held_out")
 
 
-def _segformer() -> dict[str, Any]:
+def _upernet() -> dict[str, Any]:
     return {
-        "model_type": "segformer",
-        "depths": [2, 2, 2, 2],
-        "hidden_sizes": [24, 48, 96, 160],
-        "num_attention_heads": [1, 2, 3, 5],
-        "decoder_hidden_size": 96,
-        "drop_path_rate": 0.0,
-        "classifier_dropout_prob": 0.0,
+        "model_type": "upernet",
+        "backbone_config": {
+            "model_type": "resnet",
+            "embedding_size": 32,
+            "hidden_sizes": [32, 64, 128, 192],
+            "depths": [2, 2, 2, 2],
+            "layer_type": "basic",
+            "out_features": ["stage1", "stage2", "stage3", "stage4"],
+        },
+        "hidden_size": 64,
+        "use_auxiliary_head": False,
     }
 
 
@@ -58,11 +62,13 @@ class DenseTrainConfig(DataConfig):
     Attributes:
         model: Configuration for transformers (``model_type`` and its fields).
         shrink: Factor between a picture and what the model sees.
+        init: Folder of an earlier run's export whose weights are the start (a low-resolution model for a full-resolution one).
         class_power: Classes are weighted by frequency ** -class_power (0: all alike).
     """
 
-    model: dict[str, Any] = field(default_factory=_segformer)
+    model: dict[str, Any] = field(default_factory=_upernet)
     shrink: int = 2
+    init: str = ""
     class_power: float = 0.25
 
 
@@ -76,8 +82,7 @@ class RefinerTrainConfig(DataConfig):
     Attributes:
         baseline: Name of a catalogue model, or a folder or file that ``zoo.load`` reads, whose dense part is used.
         model: The catalogue model that says how a ``baseline`` file is built.
-        planes, reps, features, hidden, threshold, bounds, channel_order: Of the refiner; see :class:`~zoo_sparse_refine.config.RefinerConfig`.
-        train_threshold: Entropy above which pixels are trained on (a little below ``threshold`` shows the refiner some easy pixels too; 0: the same).
+        planes, reps, features, hidden, threshold, top_k, bounds, channel_order: Of the refiner; see :class:`~zoo_sparse_refine.config.RefinerConfig`.
         weight_decay: Of AdamW.
     """
 
@@ -88,7 +93,7 @@ class RefinerTrainConfig(DataConfig):
     features: list[str] = field(default_factory=lambda: ["rgb", "p"])
     hidden: int = 64
     threshold: float = 0.3
-    train_threshold: float = 0.0
+    top_k: float = 0.0
     bounds: str = "size"
     channel_order: str = "rgb"
     weight_decay: float = 0.05

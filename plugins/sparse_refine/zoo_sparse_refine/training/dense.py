@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zoo_core.checkpoint import save_checkpoint
@@ -27,6 +28,8 @@ def run(config: DenseTrainConfig) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     whole = configuration(config, data)
     baseline = build_baseline(whole.baseline, whole.refiner.num_classes)
+    if config.init:
+        baseline.network.load_state_dict(load_file(Path(config.init).expanduser() / BASELINE_FILE))
     baseline.network.to(memory_format=torch.channels_last)
     shares = common.frequencies(data, whole.refiner.num_classes)
     weights = shares.clamp_min(1e-5) ** -config.class_power
