@@ -92,6 +92,8 @@ class MultiPasskeyData:
         depth_intervals: Possible depths, evenly spaced from ``min_depth`` to ``max_depth``.
         buffer_size: Haystack tokens given up for the other parts.
         generator: Source of passkeys and depths; None uses torch's global generator (as the published runs did).
+        alphabet: ``"words"`` (published), ``"digits"`` (passkeys of ``passkey_length`` digits) or ``"mixed"`` (one of the two per item; ours).
+        labelled: ``"tail"`` (published: questions and passkeys) or ``"answers"`` (passkeys and the token before each, where retrieval shows; ours).
     """
 
     def __init__(
@@ -109,11 +111,13 @@ class MultiPasskeyData:
         max_depth: float = 0.95,
         buffer_size: int = 300,
         generator: torch.Generator | None = None,
+        alphabet: str = "words",
+        labelled: str = "tail",
     ) -> None:
         if not 1 <= num_passkeys <= min(len(ORDINALS), depth_intervals):
             raise InputError(f"multi-passkey data: num_passkeys={num_passkeys}", fix=f"1 to {len(ORDINALS)}")
         self.tokenizer, self.passkey_length, self.num_passkeys = tokenizer, passkey_length, num_passkeys
-        self.generator = generator
+        self.generator, self.alphabet, self.labelled = generator, alphabet, labelled
         self.context_lengths = torch.linspace(context_length_min, context_length_max, intervals, dtype=torch.int)
         self.depths = torch.linspace(min_depth, max_depth, depth_intervals)
         haystack = ""
@@ -129,7 +133,7 @@ class MultiPasskeyData:
         self.separator = self._encode(SEPARATOR)
         self.opening = list(tokenizer.encode(OPENING, add_special_tokens=True))
         self.closing = self._encode(CLOSING)
-        passkey = len(self._passkey())
+        passkey = len(self._passkey("words" if alphabet == "mixed" else alphabet))
         others = len(self.opening) + len(self.closing)
         others += (2 * len(self.separator) + len(self.needles[0]) + len(self.questions[0]) + 2 * passkey) * num_passkeys
         room = context_length_max - buffer_size
@@ -145,9 +149,10 @@ class MultiPasskeyData:
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def _passkey(self) -> list[int]:
-        picks = torch.randint(0, len(WORDS), (self.passkey_length,), generator=self.generator)
-        return self._encode(" ".join(WORDS[i] for i in picks.tolist()))
+    def _passkey(self, alphabet: str) -> list[int]:
+        words = alphabet == "words"
+        picks = torch.randint(0, len(WORDS) if words else 10, (self.passkey_length,), generator=self.generator)
+        return self._encode(" ".join(WORDS[i] for i in picks.tolist()) if words else "".join(map(str, picks.tolist())))
 
     def __len__(self) -> int:
         return len(self.context_lengths)
@@ -156,7 +161,8 @@ class MultiPasskeyData:
         """Item ``index`` with fresh passkeys and depths; its length is a multiple of 16."""
         picks = torch.randperm(len(self.depths), generator=self.generator)[: self.num_passkeys]
         depths = self.depths[picks].sort().values
-        keys = [self._passkey() for _ in range(self.num_passkeys)]
+        alphabet = self.alphabet if self.alphabet != "mixed" else ("words", "digits")[int(torch.randint(0, 2, (), generator=self.generator))]
+        keys = [self._passkey(alphabet) for _ in range(self.num_passkeys)]
         hay = self.haystack[: int(self.context_lengths[index])]
         context, last = list(self.opening), 0
         for depth, needle, key in zip(depths, self.needles, keys, strict=True):
@@ -168,7 +174,12 @@ class MultiPasskeyData:
         padding = 16 - (len(context) + len(tail) + len(self.closing)) % 16  # 16 when it already fits: kept, so that items equal the published ones
         context += self.haystack[-padding:]
         context += self.closing
-        return PasskeyItem(torch.tensor(context + tail), torch.tensor([-100] * len(context) + tail))
+        labels = list(tail)
+        if self.labelled == "answers":
+            labels = []
+            for question, key in zip(self.questions, keys, strict=True):
+                labels += [*[-100] * (len(question) - 1), question[-1], *key, *[-100] * len(self.separator)]
+        return PasskeyItem(torch.tensor(context + tail), torch.tensor([-100] * len(context) + labels))
 
 
 class PasskeyStream:

@@ -38,6 +38,17 @@ class HeadGates(nn.Module):
         return cls(layer_count(model.config), kv_heads(model.config), initial)
 
     @torch.no_grad()
+    def start_from(self, alphas: Any) -> None:
+        """Begin with a pattern's values [layers, kv heads] (an array).
+
+        Raises:
+            InputError: Another model's pattern.
+        """
+        if tuple(alphas.shape) != tuple(self.alphas.shape):
+            raise InputError(f"the initial pattern has {tuple(alphas.shape)} gates, the model {tuple(self.alphas.shape)}", fix="a pattern of this model")
+        self.alphas.copy_(torch.as_tensor(alphas))
+
+    @torch.no_grad()
     def clamp_(self) -> None:
         """Clamp to [0, 1] in place (done before every forward pass, not after the last step)."""
         self.alphas.clamp_(0, 1)

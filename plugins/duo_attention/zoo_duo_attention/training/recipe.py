@@ -18,8 +18,10 @@ class HeadsConfig(TrainConfig):
         sink, recent: Sizes of streaming heads during training.
         reg_weight: Weight of the mean absolute gate.
         context_length_min, context_length_max, num_passkeys, passkey_length, intervals, depth_intervals, buffer_size: See ``MultiPasskeyData``.
+        alphabet, labelled: See ``MultiPasskeyData``; the defaults are the published ones.
         text: Haystack file or folder (None: Python's own documentation).
         initial_value: First value of every gate.
+        initial_pattern: Pattern directory whose values the gates start from instead (a step along the regularisation path).
     """
 
     output: str = "runs/duo-heads"
@@ -40,13 +42,18 @@ class HeadsConfig(TrainConfig):
     intervals: int = 50
     depth_intervals: int = 1000
     buffer_size: int = 300
+    alphabet: str = "words"
+    labelled: str = "tail"
     text: str | None = None
     initial_value: float = 1.0
+    initial_pattern: str | None = None
     checkpointing: bool = False
 
     def validate(self) -> None:
         super().validate()
         self.require(self.batch_size == 1, "batch_size", "1 (items differ in length; use accumulate or more processes)")
+        self.require(self.alphabet in ("words", "digits", "mixed"), "alphabet", "words, digits or mixed")
+        self.require(self.labelled in ("tail", "answers"), "labelled", "tail or answers")
         self.require(self.sink >= 0, "sink", "a number >= 0")
         self.require(self.recent >= 1, "recent", "a number >= 1")
         self.require(0 < self.context_length_min <= self.context_length_max, "context_length_min", "at most context_length_max")
@@ -64,7 +71,7 @@ def train_heads(config: HeadsConfig) -> dict[str, Any]:
     from zoo_core.loading import load
     from zoo_core.training import Trainer
     from zoo_duo_attention.heatmap import draw_pattern
-    from zoo_duo_attention.patterns import write_pattern
+    from zoo_duo_attention.patterns import read_pattern, write_pattern
     from zoo_duo_attention.training.data import MultiPasskeyData, PasskeyStream, pieces
     from zoo_duo_attention.training.objective import HeadGates, identification, losses, lr_factor, two_way
 
@@ -75,6 +82,8 @@ def train_heads(config: HeadsConfig) -> dict[str, Any]:
     if config.checkpointing:
         model.gradient_checkpointing_enable()
     gates = HeadGates.for_model(model, config.initial_value)
+    if config.initial_pattern:
+        gates.start_from(read_pattern(config.initial_pattern).alphas)
     data = MultiPasskeyData(
         pieces(load_text(config.text)),
         handle.tokenizer,  # type: ignore[attr-defined]
@@ -86,6 +95,8 @@ def train_heads(config: HeadsConfig) -> dict[str, Any]:
         depth_intervals=config.depth_intervals,
         buffer_size=config.buffer_size,
         generator=torch.Generator().manual_seed(config.seed),
+        alphabet=config.alphabet,
+        labelled=config.labelled,
     )
 
     def step(item: Any, state: Any) -> dict[str, torch.Tensor]:
@@ -115,7 +126,20 @@ def train_heads(config: HeadsConfig) -> dict[str, Any]:
         **{
             k: v
             for k, v in asdict(config).items()
-            if k in ("lr", "seed", "reg_weight", "context_length_min", "context_length_max", "num_passkeys", "passkey_length", "initial_value")
+            if k
+            in (
+                "lr",
+                "seed",
+                "reg_weight",
+                "context_length_min",
+                "context_length_max",
+                "num_passkeys",
+                "passkey_length",
+                "initial_value",
+                "alphabet",
+                "labelled",
+                "dtype",
+            )
         },
         "num_steps": summary["step"],
     }
