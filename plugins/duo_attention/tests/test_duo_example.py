@@ -28,6 +28,6 @@ def test_learnt_pattern_is_found_by_model_name() -> None:
     assert name == "SmolLM2-135M-Instruct"
     pattern = find_pattern(name)
     assert pattern.shape == (30, 3)
-    assert (pattern.sink, pattern.recent, pattern.config["num_steps"]) == (16, 64, 120)
-    assert int(binarise(pattern.alphas, threshold=0.5).sum()) == 33
+    assert (pattern.sink, pattern.recent, pattern.config["num_steps"]) == (16, 64, 70)
+    assert int(binarise(pattern.alphas, threshold=0.5).sum()) == 36
     assert pattern_of_model("no-such-model") is None
