@@ -22,3 +22,11 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+if __name__ == "__main__":  # python -m zoo, torchrun -m zoo
+    import sys
+
+    from zoo_core.cli import main
+
+    sys.exit(main())

@@ -29,8 +29,11 @@ def projects(root: Path) -> dict[str, dict]:
     return {(data := tomllib.loads(file.read_text()))["project"]["name"]: data for file in files}
 
 
-def third_party(root: Path) -> set[str]:
-    """Names of all requirements, optional ones included, that are no distribution of this checkout."""
+def third_party(root: Path) -> dict[str, str]:
+    """All requirements, optional ones included, that are no distribution of this checkout: name -> the highest version that they name or allow."""
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
     ours = projects(root)
     lines: list[str] = []
     for data in ours.values():
@@ -41,8 +44,15 @@ def third_party(root: Path) -> set[str]:
         for group in data.get("dependency-groups", {}).values():
             lines += [line for line in group if isinstance(line, str)]
     lines += ours["zoo-core"]["tool"]["hatch"]["metadata"]["hooks"]["custom"]["dependencies"]
-    names = {re.match(r"[A-Za-z0-9._-]+", line).group().lower().replace("_", "-") for line in lines}
-    return names - set(ours)
+    wanted: dict[str, list[Requirement]] = {}
+    for line in lines:
+        wanted.setdefault(re.match(r"[A-Za-z0-9._-]+", line).group().lower().replace("_", "-"), []).append(Requirement(line))
+    versions = {}
+    for name in wanted.keys() - ours.keys():
+        named = {item.version.removesuffix(".*") for requirement in wanted[name] for item in requirement.specifier} | {"99.0"}
+        fitting = [version for version in named if all(requirement.specifier.contains(version) for requirement in wanted[name])]
+        versions[name] = max(fitting, key=Version)
+    return versions
 
 
 @pytest.fixture(scope="session")
@@ -71,10 +81,10 @@ def offline(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> dict[st
     wheels.mkdir()
     for name in BUILD_TOOLS:
         (tools / name).symlink_to(Path(importlib.util.find_spec(name).origin).parent)
-    for name in third_party(checkout):
-        info = f"{name.replace('-', '_')}-99.0.dist-info"
+    for name, version in third_party(checkout).items():
+        info = f"{name.replace('-', '_')}-{version}.dist-info"
         with zipfile.ZipFile(wheels / f"{info.removesuffix('.dist-info')}-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n")
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
             wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{info}/RECORD", "")
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_", "VIRTUAL_ENV", "PYTHONPATH", "ZOO_"))}

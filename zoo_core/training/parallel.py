@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -71,10 +72,21 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = False) -> None:
+        """Leave the group.
+
+        Args:
+            wait: Until all processes are here: one that goes while another still reads from it would abort the other.  Not after an error in this process
+                alone, which the others do not know of.
+        """
         if self.owns_group and dist.is_initialized():
+            if wait:
+                dist.barrier()
             dist.destroy_process_group()
             self.owns_group = False
+            # Gloo's worker threads drop the last collective's tensors only after it is over, and need the interpreter's lock for that.  A process that ends
+            # before they had it is aborted ("terminate called without an active exception"): let them have it once.
+            time.sleep(0.25)
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:

@@ -169,7 +169,7 @@ class Trainer:
         self.output.mkdir(parents=True, exist_ok=True)
         log = Log(self.output, steps=config.steps, start=state.step, enabled=self.world.main, tensorboard=config.tensorboard, title=self.title)
         checkpoint, evaluation, scalars = resumed, {}, {}
-        evaluated = -1
+        evaluated, finished = -1, False
         try:
             if self.world.main:
                 (self.output / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
@@ -204,9 +204,10 @@ class Trainer:
                     evaluation = self._run_evaluation(log)
             stopped = state.stop_reason or "steps"
             log.write("end", state.step, {"stopped": stopped})
+            finished = True
         finally:
             log.close()
-            self.world.close()
+            self.world.close(wait=finished)
         if self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         if self._signal:

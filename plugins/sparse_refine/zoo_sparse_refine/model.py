@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,11 @@ class SparseRefine(Model):
         self.classes: list[str] = list(config.classes) or [f"class {i}" for i in range(count)]
         self.palette: list[tuple[int, int, int]] = [tuple(colour) for colour in config.palette] or default_palette(count)  # type: ignore[misc]
         self.refines = refines
+
+    def modules(self) -> Iterator[tuple[str, torch.nn.Module]]:
+        """``baseline`` and ``refiner``: each has weights of its own."""
+        yield "baseline", self.network.baseline.network
+        yield "refiner", self.network.refiner
 
     @property
     def network(self) -> SparseRefineNetwork:

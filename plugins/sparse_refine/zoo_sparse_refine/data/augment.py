@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,12 +49,13 @@ class Augment:
             counts[self.ignore] = 0
             if np.count_nonzero(counts) > 1 and counts.max() < self.category_ratio * counts.sum():
                 break
-        pixels = torch.from_numpy(np.ascontiguousarray(image[top : top + rows, left : left + columns])).permute(2, 0, 1).float()
-        truth = torch.from_numpy(np.ascontiguousarray(part)).long()
+        pixels = torch.from_numpy(np.array(image[top : top + rows, left : left + columns])).permute(2, 0, 1)
+        truth = torch.from_numpy(np.array(part))
         size = (min(self.height, round(rows * scale)), min(self.width, round(columns * scale)))
-        if size != (rows, columns):
+        if size != (rows, columns):  # bytes stay bytes: four times less to move
             pixels = F.interpolate(pixels[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
-            truth = F.interpolate(truth[None, None].float(), size=size, mode="nearest")[0, 0].long()
+            truth = F.interpolate(truth[None, None], size=size, mode="nearest-exact")[0, 0]
+        pixels, truth = pixels.float(), truth.long()
         pixels = self._colours(pixels, uniform) if self.distort else pixels
         edge = (0, self.width - size[1], 0, self.height - size[0])
         if any(edge):
@@ -91,17 +92,8 @@ class Crops:
         self.scenes, self.augment, self.shrink = scenes, augment, shrink
 
     def __call__(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        from dataclasses import replace
-
-        shrink = self.shrink
-        large = replace(self.augment, height=self.augment.height * shrink, width=self.augment.width * shrink) if shrink > 1 else self.augment
-        pixels, labels = [], []
-        for index in batch["index"].tolist():
-            image, truth = self.scenes[index]  # type: ignore[index]
-            crop, target = large(image, truth, generator)
-            if shrink > 1:
-                crop = F.interpolate(crop[None], scale_factor=1 / shrink, mode="bilinear", align_corners=False, antialias=True)[0]
-                target = target[shrink // 2 :: shrink, shrink // 2 :: shrink]
-            pixels.append(crop)
-            labels.append(target)
-        return {"pixels": torch.stack(pixels), "labels": torch.stack(labels)}
+        augment, shrink = self.augment, self.shrink
+        if shrink > 1:
+            augment = replace(augment, low=augment.low / shrink, high=augment.high / shrink)
+        crops = [augment(*self.scenes[index], generator) for index in batch["index"].tolist()]  # type: ignore[index]
+        return {"pixels": torch.stack([pixels for pixels, _ in crops]), "labels": torch.stack([labels for _, labels in crops])}
