@@ -36,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dense model, briefly trained for half of the resolution."""
     folder = tmp_path_factory.mktemp("dense")
     config = DenseTrainConfig(
-        output=str(folder), folder=str(folder / "cache"), steps=30, lr=1e-2, model=TINY, shrink=2, **{**DATA, "crop_height": 32, "crop_width": 64}, **COMMON
+        output=str(folder), folder=str(folder / "cache"), steps=60, lr=1e-2, model=TINY, shrink=2, **{**DATA, "crop_height": 32, "crop_width": 64}, **COMMON
     )
     result = dense.run(config)
     assert {"miou", "pixel_accuracy"} <= set(result["evaluation"])

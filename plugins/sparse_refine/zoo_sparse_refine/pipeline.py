@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zoo_sparse_refine.baselines import Baseline
 from zoo_sparse_refine.config import MEAN, STD, SparseRefineConfig
-from zoo_sparse_refine.refiner import Refined, Refiner, clock, refined_labels
+from zoo_sparse_refine.refiner import Refined, Refiner, best_class, clock, enlarge, refined_labels
 
 MULTIPLE = 32
 """Sides of the baseline's input are multiples of it."""
@@ -51,9 +51,15 @@ class SparseRefineNetwork(nn.Module):
             image = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=self.config.baseline.antialias)
         return self.baseline(image)
 
-    def detail(self, pixels: Tensor) -> Tensor:
-        """What the refiner sees of pixels 0..255 [B, 3, H, W] (R G B): normalised, in its configuration's channel order."""
-        return normalise(pixels.flip(1) if self.refiner.config.channel_order == "bgr" else pixels)
+    def detail(self, pixels: Tensor, image: Tensor | None = None) -> Tensor:
+        """What the refiner sees of pixels 0..255 [B, 3, H, W] (R G B): normalised, in its configuration's channel order.
+
+        Args:
+            image: ``normalise(pixels)``, if it is at hand.
+        """
+        if self.refiner.config.channel_order == "bgr":
+            return normalise(pixels.flip(1))
+        return normalise(pixels) if image is None else image
 
     def forward(self, pixels: Tensor, *, refine: bool = True, threshold: float | None = None, top_k: float | None = None, budget: int | None = None) -> Output:
         """Segment pictures.
@@ -65,14 +71,15 @@ class SparseRefineNetwork(nn.Module):
         """
         marks = [_now(pixels)]
         size = (pixels.shape[2], pixels.shape[3])
-        scores = self.coarse(normalise(pixels))
+        image = normalise(pixels)
+        scores = self.coarse(image)
         marks.append(_now(pixels))
         if not refine:
-            labels = F.interpolate(scores.argmax(1)[:, None].float(), size=size, mode="nearest")[:, 0].to(torch.uint8)
+            labels = enlarge(best_class(scores), size)
             return Output(labels, scores, None, {"dense": marks[1] - marks[0]})
         selection = self.refiner.select(scores, size, threshold=threshold, top_k=top_k, budget=budget)
         marks.append(_now(pixels))
-        found = self.refiner.refine(self.detail(pixels), scores, selection)
+        found = self.refiner.refine(self.detail(pixels, image), scores, selection)
         marks.append(_now(pixels))
         labels = refined_labels(scores, found)
         marks.append(_now(pixels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -89,26 +90,52 @@ def select_pixels(
         import zoo_kernels
 
         op = zoo_kernels.select("entropy_select", device=scores.device, dtype=scores.dtype, needs_grad=False)
-    limit = threshold if top_k is None else -1.0
-    coordinates, uncertainty = op(scores.detach(), limit, size=size)
     most = budget if top_k is None else round(top_k * size[0] * size[1])
-    if most is not None:
-        coordinates = _most_uncertain(coordinates, uncertainty, size, scores.shape[0], most)
+    if most is None:
+        coordinates, uncertainty = op(scores.detach(), threshold, size=size)
+        return Selection(coordinates, uncertainty, size, scores.shape[0])
+    _, uncertainty = op(scores.detach(), math.inf, size=None)  # the map alone
+    coordinates = most_uncertain(uncertainty, size, most, above=threshold if top_k is None else -1.0)
     return Selection(coordinates, uncertainty, size, scores.shape[0])
 
 
-def _most_uncertain(coordinates: Tensor, uncertainty: Tensor, size: tuple[int, int], images: int, most: int) -> Tensor:
-    """At most ``most`` points of each image; ties go to the first in row-major order, so the result does not depend on the device."""
-    small = (uncertainty.shape[1], uncertainty.shape[2])
+def most_uncertain(uncertainty: Tensor, size: tuple[int, int], most: int, *, above: float = -1.0) -> Tensor:
+    """Of each picture at most ``most`` pixels with an entropy strictly above ``above``, the most uncertain ones: int32 [N, 3], row-major.
+
+    The cut is found in the small map, where every cell counts as many pixels as it covers.  Of equal pixels the first in row-major order are taken, so that
+    the result does not depend on the device.
+
+    Args:
+        uncertainty: [B, h, w].
+        size: (H, W) of the pictures.
+    """
+    device = uncertainty.device
+    rows, columns = index_map(size[0], uncertainty.shape[1], device), index_map(size[1], uncertainty.shape[2], device)
+    covered = torch.outer(rows.bincount(minlength=uncertainty.shape[1]), columns.bincount(minlength=uncertainty.shape[2])).flatten()
     kept = []
-    for image in range(images):
-        own = coordinates[coordinates[:, 0] == image]
-        if own.shape[0] > most:
-            _, row, column = nearest(own, size, small)
-            order = uncertainty[image][row, column].sort(descending=True, stable=True).indices[:most]
-            own = own[order.sort().values]
-        kept.append(own)
-    return torch.cat(kept).contiguous()
+    for image, values in enumerate(uncertainty):
+        cut = _cut(values.flatten(), covered, most)
+        if cut is None or bool(cut <= above):  # fewer than that are above the threshold
+            mask = values > above if most else torch.zeros_like(values, dtype=torch.bool)
+            found = mask[rows][:, columns].nonzero()
+        else:
+            found = (values >= cut)[rows][:, columns].nonzero()
+            ties = values[rows[found[:, 0]], columns[found[:, 1]]] == cut
+            surplus = found.shape[0] - most
+            found = found[~ties | (ties.cumsum(0) <= ties.sum() - surplus)]
+        kept.append(torch.cat((torch.full_like(found[:, :1], image), found), 1))
+    return torch.cat(kept).int().contiguous()
+
+
+def _cut(values: Tensor, covered: Tensor, most: int) -> Tensor | None:
+    """The largest value such that the cells with it or more cover at least ``most`` pixels; None: all together cover fewer, or none is wanted."""
+    if not most or most > int(covered.sum()):
+        return None
+    least, largest = (int(v) for v in covered.aminmax())
+    if least == largest:
+        return values.kthvalue(values.shape[0] + 1 - -(-most // least)).values
+    ordered, order = values.sort(descending=True)
+    return ordered[int(torch.searchsorted(covered[order].cumsum(0), most))]
 
 
 class LearnableSelector(nn.Module):

@@ -1,6 +1,8 @@
-"""CPU: rows of scores in pieces of the second-level cache, one table of probabilities per piece, everything in place."""
+"""CPU: rows of scores in pieces of the second-level cache, everything in place."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from torch import Tensor
 from zoo_kernels.operations.entropy_select.reference import CLAMP, coordinates_of
 from zoo_kernels.operations.entropy_select.reference import entropy_select as definition
 
+LEAST = math.log(CLAMP)
 PIECE = 1 << 17
 """Scores per piece."""
 
@@ -25,6 +28,10 @@ def entropy_select(scores: Tensor, threshold: float, size: tuple[int, int] | Non
     for image in range(images):
         for begin in range(0, rows, step):
             piece = ordered[image, :, begin : begin + step].movedim(0, 2 if channels_last else 0)
-            p = torch.softmax(piece, 2 if channels_last else 0, dtype=torch.float32)
-            torch.sum(p.clamp_min(CLAMP).log_().mul_(p), 2 if channels_last else 0, out=entropy[image, begin : begin + step])
+            along = 2 if channels_last else 0
+            logarithm = piece.float() - piece.amax(along, keepdim=True)  # ln p after the next lines: one exponential per score and no logarithm
+            p = logarithm.exp()
+            total = p.sum(along, keepdim=True)
+            logarithm.sub_(total.log()).clamp_min_(LEAST).mul_(p)
+            torch.div(logarithm.sum(along), total.squeeze(along), out=entropy[image, begin : begin + step])
     return coordinates_of(entropy.neg_(), threshold, size), entropy

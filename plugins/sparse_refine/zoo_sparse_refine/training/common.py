@@ -45,6 +45,13 @@ def frequencies(data: Any, count: int, limit: int = 24) -> Tensor:
     return shares / shares.sum().clamp_min(1)
 
 
+def class_weights(data: Any, count: int, power: float) -> Tensor:
+    """frequency ** -power of each class, scaled so that the mean over pixels is 1: float32 [count]."""
+    shares = frequencies(data, count)
+    weights = shares.clamp_min(1e-5) ** -power
+    return (weights / (weights * shares).sum()).float()
+
+
 def measure(predict: Callable[[Tensor], Tensor], data: Any, limit: int, device: torch.device) -> dict[str, float]:
     """mIoU and pixel accuracy at full resolution of ``predict(pixels [1, 3, H, W]) -> labels [1, H, W]`` over the first pictures."""
     classes = len(data.classes)

@@ -84,6 +84,7 @@ class RefinerTrainConfig(DataConfig):
         model: The catalogue model that says how a ``baseline`` file is built.
         planes, reps, features, hidden, threshold, top_k, bounds, channel_order: Of the refiner; see :class:`~zoo_sparse_refine.config.RefinerConfig`.
         weight_decay: Of AdamW.
+        class_power: Classes are weighted by frequency ** -class_power in both losses, as in ``sparse-refine/dense`` (0: all alike, the reference's loss).
     """
 
     baseline: str = ""
@@ -97,3 +98,4 @@ class RefinerTrainConfig(DataConfig):
     bounds: str = "size"
     channel_order: str = "rgb"
     weight_decay: float = 0.05
+    class_power: float = 0.0

@@ -31,9 +31,7 @@ def run(config: DenseTrainConfig) -> dict[str, Any]:
     if config.init:
         baseline.network.load_state_dict(load_file(Path(config.init).expanduser() / BASELINE_FILE))
     baseline.network.to(memory_format=torch.channels_last)
-    shares = common.frequencies(data, whole.refiner.num_classes)
-    weights = shares.clamp_min(1e-5) ** -config.class_power
-    weights = (weights / (weights * shares).sum()).float()
+    weights = common.class_weights(data, whole.refiner.num_classes, config.class_power)
     trainer = Trainer(
         config,
         {"network": baseline.network},

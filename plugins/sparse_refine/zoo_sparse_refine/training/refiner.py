@@ -32,7 +32,7 @@ def run(config: RefinerTrainConfig) -> dict[str, Any]:
         config,
         {"refiner": network.refiner},
         {"refiner": lambda parameters: torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)},
-        Step(network, data.ignore_index),
+        Step(network, data.ignore_index, common.class_weights(data, len(data.classes), config.class_power)),
         common.batches(config, data),
         lambda state: {} if state.rank else evaluate(config, network, held_out, state),
         title="refiner",
@@ -81,8 +81,8 @@ def assemble(config: RefinerTrainConfig, dense: Any, classes: int) -> SparseRefi
 class Step:
     """CE(refined) + CE(ensembled) over the selected pixels, weight 1 each; the dense part only predicts."""
 
-    def __init__(self, network: SparseRefineNetwork, ignore: int) -> None:
-        self.network, self.ignore = network, ignore
+    def __init__(self, network: SparseRefineNetwork, ignore: int, weights: Tensor | None = None) -> None:
+        self.network, self.ignore, self.weights = network, ignore, weights
 
     def __call__(self, batch: dict[str, Tensor], state: TrainState) -> dict[str, Tensor]:
         pixels, labels = batch["pixels"].to(state.device), batch["labels"].to(state.device)
@@ -95,8 +95,9 @@ class Step:
         if not bool((truth != self.ignore).any()):  # nothing uncertain in the batch: a zero that keeps every parameter in the graph
             zero = sum(parameter.sum() * 0.0 for parameter in refiner.parameters())
             return {"loss": zero} if isinstance(zero, Tensor) else {}
-        losses = [F.cross_entropy(logits.float(), truth, ignore_index=self.ignore) for logits in (found.refined, found.ensembled)]
-        coarse = F.cross_entropy(found.coarse, truth, ignore_index=self.ignore)
+        weights = None if self.weights is None else self.weights.to(truth.device)
+        losses = [F.cross_entropy(logits.float(), truth, weights, ignore_index=self.ignore) for logits in (found.refined, found.ensembled)]
+        coarse = F.cross_entropy(found.coarse, truth, weights, ignore_index=self.ignore)
         share = torch.tensor(selection.share)
         return {"loss": losses[0] + losses[1], "loss_refined": losses[0].detach(), "loss_ensembled": losses[1].detach(), "loss_coarse": coarse, "share": share}
 
