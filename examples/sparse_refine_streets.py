@@ -54,7 +54,8 @@ def sheet(rows: list[list[Any]], boxes: list[tuple[int, int, int, int]], width: 
     cells = []
     for pictures, box in zip(rows, boxes, strict=True):
         cells.append([picture.resize((width, round(picture.height * width / picture.width))) for picture in pictures])
-        cells.append([picture.crop(box).resize((width, round(width * (box[3] - box[1]) / (box[2] - box[0]))), Image.Resampling.NEAREST) for picture in pictures])
+        size = (width, round(width * (box[3] - box[1]) / (box[2] - box[0])))
+        cells.append([picture.crop(box).resize(size, Image.Resampling.NEAREST) for picture in pictures])
     canvas = Image.new("RGB", (width * max(len(row) for row in cells), sum(row[0].height for row in cells)), "white")
     top = 0
     for row in cells:

@@ -323,3 +323,17 @@ def recognise(ref: Reference, registry: ZooRegistry, offline: bool | None = None
         raise WeightsError(f"{ref.name!r} is not on this machine", fix="give an existing folder or bundle, or a name that `zoo list` shows")
     model = recognition.bundle(path) if ref.kind == "bundle" else recognition.folder(path, registry)
     return Reference("name", model), os.path.abspath(path)
+
+
+@contextlib.contextmanager
+def quiet_bars() -> Iterator[None]:
+    """For builders that load by transformers: none of its own loading bars inside (``zoo.load`` says what it does); the setting is put back."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -199,6 +199,16 @@ def test_picture_modes(tiny, tmp_path: Path) -> None:
             tiny.reconstruct(bad)
 
 
+def test_compile_has_no_graph_break(tiny) -> None:
+    network = tiny.network
+    pixels = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        latents = network.encoder(pixels)
+        expected = network.decoder(latents)
+        torch.testing.assert_close(torch.compile(network.encoder, backend="eager", fullgraph=True)(pixels), latents, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.compile(network.decoder, backend="eager", fullgraph=True)(latents), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_bad_tensors(tiny) -> None:
     good = images(1, 3, 8, 8)
     for bad, text in [

@@ -35,13 +35,16 @@ def converted(path: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from zoo_core.loading import quiet_bars
+
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     try:
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float16, local_files_only=True, trust_remote_code=False, **_dense(path)
-            )
+            with quiet_bars():
+                model = AutoModelForCausalLM.from_pretrained(
+                    path.parent, gguf_file=path.name, dtype=torch.float16, local_files_only=True, trust_remote_code=False, **_dense(path)
+                )
             model.config.__dict__.pop("quantization_config", None)
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, RuntimeError, KeyError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from zoo_core.errors import CheckpointError, InputError
 from zoo_core.interfaces import BuildRequest
+from zoo_core.loading import quiet_bars
 from zoo_llm.compose import cache_plan, component, scale_positions
 from zoo_llm.model import LanguageModel
 
@@ -129,7 +130,8 @@ def read_model(request: BuildRequest, dtype: Any, attention: str, rope: Any) -> 
         source = open_checkpoint(single)
         settings["state_dict"] = {key: source.get(key) for key in source.keys()}  # noqa: SIM118 - not a mapping
     family = AutoModelForCausalLM._model_mapping[type(config)]  # the class itself: never code from the folder
-    model, info = family.from_pretrained(None if single is not None else root, **settings)
+    with quiet_bars():
+        model, info = family.from_pretrained(None if single is not None else root, **settings)
     problems = {k: sorted(v) for k, v in info.items() if k in ("missing_keys", "unexpected_keys", "mismatched_keys") and v}
     if problems:
         shown = "; ".join(f"{k.replace('_', ' ')}: {', '.join(map(str, v[:5]))}{' ...' if len(v) > 5 else ''}" for k, v in problems.items())

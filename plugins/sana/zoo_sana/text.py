@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -87,23 +86,11 @@ class TextEncoder(nn.Module):
         self._cache.clear()
 
 
-@contextlib.contextmanager
-def quiet_bars() -> Iterator[None]:
-    """No loading bar of transformers inside; the setting is put back."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def load_text_encoder(folder: Any, tokenizer_folder: Any, *, dtype: torch.dtype, device: Any, tokens: int) -> TextEncoder:
     """From published ``text_encoder`` and ``tokenizer`` folders."""
     from transformers import AutoTokenizer, Gemma2Model
+
+    from zoo_core.loading import quiet_bars
 
     with quiet_bars():
         model = Gemma2Model.from_pretrained(folder, dtype=dtype, attn_implementation="eager", local_files_only=True)
