@@ -84,6 +84,7 @@ class RefinerTrainConfig(DataConfig):
         model: The catalogue model that says how a ``baseline`` file is built.
         planes, reps, features, hidden, threshold, top_k, bounds, channel_order: Of the refiner; see :class:`~zoo_sparse_refine.config.RefinerConfig`.
         weight_decay: Of AdamW.
+        identity_start: Begin with an ensembler that passes on what its gate mixed (False: the reference's start, random).
         class_power: Classes are weighted by frequency ** -class_power in both losses, as in ``sparse-refine/dense`` (0: all alike, the reference's loss).
     """
 
@@ -98,4 +99,5 @@ class RefinerTrainConfig(DataConfig):
     bounds: str = "size"
     channel_order: str = "rgb"
     weight_decay: float = 0.05
+    identity_start: bool = True
     class_power: float = 0.0

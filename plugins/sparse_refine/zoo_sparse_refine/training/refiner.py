@@ -75,7 +75,29 @@ def assemble(config: RefinerTrainConfig, dense: Any, classes: int) -> SparseRefi
     torch.manual_seed(config.seed)
     network = SparseRefineNetwork(replace(dense.config, refiner=settings), dense.network.baseline, Refiner(settings))
     network.baseline.requires_grad_(False)
+    if config.identity_start:
+        begin_as_identity(network.refiner)
     return network
+
+
+@torch.no_grad()
+def begin_as_identity(refiner: Refiner) -> None:
+    """Let the ensembler's last network pass on what the gate mixed: relu(x) - relu(-x) = x.
+
+    With small refined logits the first answer then is the coarse one, and training improves on it instead of learning it again.  Needs two hidden units per
+    class; with fewer nothing is changed.
+    """
+    fuser = getattr(refiner.ensembler, "fuser", None)
+    count = refiner.config.num_classes
+    if fuser is None or refiner.config.hidden < 2 * count:
+        return
+    first, last = fuser[0], fuser[2]
+    one = torch.eye(count, device=first.weight.device)
+    first.weight[: 2 * count] = torch.cat((one, -one))
+    first.bias[: 2 * count] = 0
+    last.weight.zero_()
+    last.weight[:, : 2 * count] = torch.cat((one, -one), 1)
+    last.bias.zero_()
 
 
 class Step:
