@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from zoo_core.interfaces.cache import KVCache, LayerState, MemoryReport, StorageFormat, TokenPolicy
 from zoo_core.interfaces.evaluator import Evaluator, Sample
-from zoo_core.interfaces.kernel import KernelBound
 from zoo_core.interfaces.model import (
     CausalLM,
     ClassToImage,
@@ -20,8 +19,8 @@ from zoo_core.interfaces.model import (
     TextToImage,
     VisionLanguage,
 )
+from zoo_core.interfaces.parts import KernelBound, Tokenizer, VisualTokenizer
 from zoo_core.interfaces.sampler import Sampler, SamplingPlan
-from zoo_core.interfaces.tokenizer import Tokenizer, VisualTokenizer
 from zoo_core.interfaces.weights import BuildRequest, FileRecord, LoadReport, ResolvedWeights
 
 __all__ = [

@@ -1,8 +1,12 @@
-"""Tokenizers: text and visual."""
+"""Parts of models: tokenizers for text and pictures, and modules that bind kernels.
+
+The operations live in the distribution ``zoo-kernels`` (:mod:`zoo_kernels`), which knows neither core nor papers.  A model binds its kernels once, when it is
+built (``self.attend = zoo_kernels.select("linear_attention", device=..., dtype=..., needs_grad=...)``), never per call.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -32,3 +36,10 @@ class VisualTokenizer(Protocol):
     def encode(self, images: torch.Tensor, **options: Any) -> list[torch.Tensor]: ...
 
     def decode(self, codes: Sequence[torch.Tensor], residual: torch.Tensor | None = None, **options: Any) -> torch.Tensor: ...
+
+
+@runtime_checkable
+class KernelBound(Protocol):
+    """A module that (re)binds its kernels: called by ``zoo.load`` once weights are on their device; returns ``{site: implementation}`` for the report."""
+
+    def bind_kernels(self, choices: Mapping[str, str] | None = None) -> Mapping[str, Any]: ...
