@@ -268,3 +268,12 @@ def test_version_is_fast_and_plain() -> None:
     begin = time.perf_counter()
     assert python(ZOO, "--version").stdout.startswith("zoo 0.")
     assert time.perf_counter() - begin < 5  # the measured figure is in benchmarks/results/startup.json
+
+
+def test_the_front_door_runs_as_a_module() -> None:
+    """``python -m zoo`` (and so ``torchrun -m zoo``) is the command, errors and exit codes included."""
+    done = subprocess.run([sys.executable, "-m", "zoo", "--version"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "zoo")
+    wrong = subprocess.run([sys.executable, "-m", "zoo", "info", "no-such-model-at-all"], capture_output=True, text=True, timeout=120)
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr

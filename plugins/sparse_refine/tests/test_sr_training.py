@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from zoo_sparse_refine.config import RefinerConfig
+from zoo_sparse_refine.refiner import Refiner
 from zoo_sparse_refine.training import dense, refiner
 from zoo_sparse_refine.training.config import DenseTrainConfig, RefinerTrainConfig
 
@@ -81,3 +83,17 @@ def test_bad_settings_are_told(tmp_path: Path) -> None:
         DenseTrainConfig(output=str(tmp_path), scale_low=0.0)
     with pytest.raises(TrainingError, match="no dense baseline"):
         refiner.run(RefinerTrainConfig(output=str(tmp_path), steps=1, **DATA, **COMMON))
+
+
+def test_the_ensembler_begins_with_what_its_gate_mixed() -> None:
+    torch.manual_seed(0)
+    network = Refiner(RefinerConfig(num_classes=5, planes=[4, 8], reps=[1, 1], hidden=16))
+    coarse, refined = torch.randn(2, 7, 5).unbind(0)
+    mixed = network.ensembler.mix(coarse, refined)
+    assert not torch.allclose(network.ensembler(coarse, refined), mixed, atol=0.1)
+    refiner.begin_as_identity(network)
+    torch.testing.assert_close(network.ensembler(coarse, refined), mixed)
+    narrow = Refiner(RefinerConfig(num_classes=5, planes=[4, 8], reps=[1, 1], hidden=8))
+    before = narrow.ensembler(coarse, refined)
+    refiner.begin_as_identity(narrow)
+    torch.testing.assert_close(narrow.ensembler(coarse, refined), before)
