@@ -7,6 +7,7 @@ def run(context: BenchContext) -> list[dict]:
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -96,7 +97,8 @@ def summary(wall: list[float], busy: list[float]) -> Timing:
 def peak_bytes(function: Callable[[], Any], device: torch.device | str = "cpu") -> int | None:
     """Memory that one call adds at its peak: CUDA allocations, or on Linux resident memory of this process; None where it cannot be measured.
 
-    The resident peak of a process that has freed memory before can be too small; :func:`peak_in_child` gives a clean process.
+    Memory that the process freed before is given back to the system first where the C library can do that (glibc); elsewhere the resident peak can be
+    too small, and :func:`peak_in_child` gives a clean process.
     """
     import torch
 
@@ -108,6 +110,7 @@ def peak_bytes(function: Callable[[], Any], device: torch.device | str = "cpu") 
         function()
         torch.cuda.synchronize(where)
         return int(torch.cuda.max_memory_allocated(where) - before)
+    _trim()
     try:
         Path("/proc/self/clear_refs").write_text("5")
         before = _status("VmRSS")
@@ -116,6 +119,14 @@ def peak_bytes(function: Callable[[], Any], device: torch.device | str = "cpu") 
     except OSError:
         function()
         return None
+
+
+def _trim() -> None:
+    """Free heap memory goes back to the system, so that its reuse counts as growth again."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return
 
 
 def _status(key: str) -> int:

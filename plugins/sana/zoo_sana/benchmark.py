@@ -61,9 +61,7 @@ def run(context: BenchContext) -> list[dict[str, Any]]:
 
             error = (theirs().float() - mine().float()).abs().max().item()
             measured = context.time({"ours": mine, "other": theirs})
-            peaks = {}
-            if device.type == "cuda":  # resident memory of a warm process says nothing
-                peaks = {"ours_peak_bytes": peak_bytes(mine, device), "other_peak_bytes": peak_bytes(theirs, device)}
+            peaks = {"ours_peak_bytes": peak_bytes(mine, device), "other_peak_bytes": peak_bytes(theirs, device)}
             rows.append(
                 context.row(
                     f"denoise step {pixels} px, {LAYERS} blocks, bf16, two branches",
