@@ -44,6 +44,7 @@ class EmojiTrainConfig(TrainConfig):
         dropout: Share of captions replaced by the empty one.
         optimiser: ``muon`` or ``adamw`` or ``came``.
         decay: Share of the steps, at the end, in which the learning rate falls linearly.
+        init: Run folder or checkpoint whose averaged weights are the start (a second round with other settings; the same ``seed`` keeps the same split).
         guidance, sample_steps: Of the sheets and measures made while training.
     """
 
@@ -66,6 +67,7 @@ class EmojiTrainConfig(TrainConfig):
     dropout: float = 0.1
     optimiser: str = "muon"
     decay: float = 0.4
+    init: str = ""
     guidance: float = 3.0
     sample_steps: int = 16
     output: str = "runs/sana-emoji"

@@ -36,6 +36,8 @@ def run(config: EmojiTrainConfig) -> dict[str, Any]:
     empty = tokenizer("", padding="max_length", max_length=config.text.length, return_tensors="pt").input_ids[0]
     torch.manual_seed(config.seed)
     network = make_network(config, len(tokenizer), latents.latents.shape[1:])
+    if config.init:
+        network.load_state_dict(load_weights(config.init, "network"))
     counts = emoji.draw_counts(latents.rows, config)
     index = torch.tensor([i for i, count in enumerate(counts) for _ in range(count)])
     batches = Batches(
