@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-SINK, RECENT = 16, 64
+SINK, RECENT = 16, 256
 SHARES = (25, 33, 50, 66, 75)
 CACHES: dict[str, dict[str, Any]] = {
     "full": {"name": "full"},

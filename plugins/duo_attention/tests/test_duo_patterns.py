@@ -86,6 +86,23 @@ def test_pattern_directory_round_trip_and_bad_files(tmp_path: Path) -> None:
         find_pattern("no-such-pattern")
 
 
+def test_sizes_of_streaming_heads_come_from_the_options_then_from_the_pattern(tmp_path: Path) -> None:
+    sizes = {"sink_size": 4, "recent_size": 8}
+    plain = write_pattern(tmp_path / "plain", np.ones((2, 2)), sizes)
+    deployed = write_pattern(tmp_path / "deployed", np.ones((2, 2)), sizes | {"deploy_sink_size": None, "deploy_recent_size": 16})
+
+    def of(**options: object) -> tuple[int, int]:
+        details = tiny(cache={"name": "duo", **options}).plan.details
+        return details["sink"], details["recent"]
+
+    assert of(pattern=str(plain)) == (4, 8)
+    assert of(pattern=str(deployed)) == (4, 16)
+    assert of(pattern=str(deployed), sink=1, recent=2) == (1, 2)
+    assert of(pattern=np.ones((2, 2))) == (64, 256)
+    assert find_pattern("SmolLM2-135M-Instruct").deploy == (16, 256)
+    assert find_pattern("Llama-2-7B-32K-Instruct").deploy == (128, 256)
+
+
 def test_load_with_duo_cache_and_storage_formats() -> None:
     pattern = np.array([[1.0, 0.0], [0.3, 0.8]])
     bytes_held = {}

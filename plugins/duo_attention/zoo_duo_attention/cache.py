@@ -38,7 +38,7 @@ def duo_plan(
             one that was learnt on this model.
         sparsity: Share of streaming heads; default 0.5 (MHA models with a published pattern: 0.75, see the model's card).
         threshold, full_heads: Other rules instead of ``sparsity``.
-        sink, recent: Override the pattern's sizes.
+        sink, recent: Sizes of streaming heads; default: the catalogue entry's, else those that the pattern is to be used with, else 64 and 256.
         prefill: ``"streaming"`` (windowed from the first token, linear) or ``"legacy"`` (first call full attention, as upstream).
         tie_break: ``"depth"`` deterministic, or ``"legacy"`` upstream's random noise with ``seed``.
 
@@ -66,17 +66,15 @@ def duo_plan(
         alphas, sizes = np.random.default_rng(seed).random(shape), (None, None)
     else:
         found = patterns.find_pattern(chosen)
-        alphas, sizes, name = found.alphas, (found.sink, found.recent), f"duo({found.name})"
+        alphas, sizes, name = found.alphas, found.deploy, f"duo({found.name})"
     if alphas.shape != shape:
         raise InputError(
             f"the pattern has {alphas.shape[0]} layers x {alphas.shape[1]} kv-heads, model {model.name!r} has {shape[0]} x {shape[1]}",
             tried=[f"pattern: {'array' if isinstance(chosen, np.ndarray) else chosen}"],
             fix="choose the pattern that was learnt for this model",
         )
-    sink = sizes[0] if sink is None else sink
-    recent = sizes[1] if recent is None else recent
-    sink = int(defaults.get("sink", 64)) if sink is None else sink
-    recent = int(defaults.get("recent", 256)) if recent is None else recent
+    sink = int(next(value for value in (sink, defaults.get("sink"), sizes[0], 64) if value is not None))
+    recent = int(next(value for value in (recent, defaults.get("recent"), sizes[1], 256) if value is not None))
     if sink < 0 or recent < 1:
         raise InputError(f"duo cache: sink={sink}, recent={recent}", fix="sink >= 0 and recent >= 1, e.g. sink=64, recent=256")
     if tie_break == "legacy" and sparsity is not None:

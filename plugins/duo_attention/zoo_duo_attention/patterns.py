@@ -40,6 +40,12 @@ class Pattern:
     config: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def deploy(self) -> tuple[int, int]:
+        """(sink, recent) to run with: ``deploy_sink_size`` and ``deploy_recent_size`` of ``config.json`` where they are set, else the training sizes."""
+        sink, recent = self.config.get("deploy_sink_size"), self.config.get("deploy_recent_size")
+        return self.sink if sink is None else int(sink), self.recent if recent is None else int(recent)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(layers, kv heads)."""
         return self.alphas.shape[0], self.alphas.shape[1]
