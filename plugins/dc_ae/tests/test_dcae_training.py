@@ -100,6 +100,23 @@ def test_later_phases_touch_only_their_part(
             assert not torch.equal(value, before[key]), key
 
 
+def test_decoder_refinement_keeps_the_scaling_factor_and_starts_from_what_zoo_load_takes(
+    first: tuple[Path, dict[str, Any]], pictures: Path, tmp_path: Path
+) -> None:
+    import json
+
+    def factor(folder: str) -> float:
+        return json.loads((Path(folder) / "config.json").read_text())["scaling_factor"]
+
+    started = factor(first[1]["export"])
+    changes = {"phase": 3, "steps": 1, "loss": LossConfig(gan=0.0)}
+    for name, init in (("run", first[0]), ("folder", first[1]["export"])):
+        result = run(settings(pictures, tmp_path / name, init=str(init), **changes))
+        assert factor(result["export"]) == started != 1.0, name
+    with pytest.raises(ConfigError, match="no run folder, no checkpoint file and no autoencoder"):
+        run(settings(pictures, tmp_path / "none", init="no-such-autoencoder", **changes))
+
+
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(pictures: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 

@@ -55,7 +55,8 @@ class AutoencoderTrainConfig(TrainConfig):
         size: Side of the training pictures in pixels; a multiple of the ratio.  Phase 2 wants a larger one than phase 1.
         low_size: In phase 2 every second batch has this size (0: none), so that the low resolution is not forgotten; in phase 1 the first ``low_steps`` steps.
         low_steps: Phase 1 begins with that many cheap steps at ``low_size``.
-        init: Run folder, checkpoint or safetensors file to start from (phases 2 and 3 need one).
+        init: What to start from (phases 2 and 3 need it): a run folder, a checkpoint or safetensors file of ``model``, or an autoencoder that ``zoo.load``
+            takes by name or folder, whose configuration then replaces ``model``.
         model: The network.
         loss: Loss weights.
         optimiser: ``muon`` (with AdamW for vectors) or ``adamw``.

@@ -11,7 +11,9 @@ On one machine: ``zoo train dc-ae/autoencoder phase=1 output=runs/p1``; on sever
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo_core.errors import ConfigError
-from zoo_core.training import Batches, Trainer, load_weights
+from zoo_core.training import Batches, Trainer, latest_checkpoint, load_weights
 from zoo_core.training.state import TrainState
 from zoo_dc_ae.autoencoder import DCAE
 from zoo_dc_ae.layers import Downsample, RMSNorm2d, Upsample
@@ -34,9 +36,11 @@ def run(config: AutoencoderTrainConfig) -> dict[str, Any]:
     """Train one phase; returns the trainer's summary with ``export``, a folder in the published diffusers layout (EMA weights)."""
     config.validate()
     torch.manual_seed(config.seed)
+    started = _start(config) if config.init else None
+    config.validate()  # once more: the start may have brought a network of another ratio
     model = DCAE(config.model).to(memory_format=torch.channels_last)
-    if config.init:
-        model.load_state_dict(_start(config.init))
+    if started is not None:
+        model.load_state_dict(started)
     if config.compile_norms:
         _compile_norms(model)
     model.requires_grad_(False)
@@ -97,7 +101,7 @@ def export(config: AutoencoderTrainConfig, checkpoint: str, pictures: Tensor) ->
 
     model = DCAE(config.model).eval()
     model.load_state_dict(load_weights(checkpoint, "autoencoder"))
-    if config.phase < 3:  # later phases leave the latents alone
+    if config.phase < 3 or config.model.scaling_factor == 1.0:  # phase 3 leaves the latents alone, and with them a factor that is known
         some = pictures[:: max(len(pictures) // 512, 1)]
         latents = torch.cat([model.encode(compose(part)) for part in some.split(32)])
         config.model.scaling_factor = round(1.0 / float(latents.std()), 5)
@@ -187,14 +191,36 @@ def _evaluate(model: DCAE, held_out: Tensor, state: TrainState, config: Autoenco
     return {"psnr": float(measures.psnr(real, made).mean()), "ssim": measures.ssim(real, made)}
 
 
-def _start(path: str) -> dict[str, Tensor]:
+def _start(config: AutoencoderTrainConfig) -> dict[str, Tensor]:
+    """Weights in float32 of a run, a checkpoint file, or an autoencoder that ``zoo.load`` knows; ``config.model`` takes what is known of its configuration."""
     from safetensors.torch import load_file
 
-    source = Path(path)
+    source = Path(config.init)
     if source.is_file():
-        return {key: value.float() for key, value in load_file(source).items()}
-    if (source / "model.safetensors").exists():
-        return {key: value.float() for key, value in load_file(source / "model.safetensors").items()}
-    if not source.is_dir():
-        raise ConfigError(f"init={path}: no such file or folder", fix="init=<run folder, checkpoint or .safetensors file>")
-    return {key: value.float() for key, value in load_weights(source, "autoencoder").items()}
+        found = load_file(source)
+    elif (source / "model.safetensors").exists():
+        found = load_file(source / "model.safetensors")
+    elif latest_checkpoint(source) is not None:
+        found = load_weights(source, "autoencoder")
+        beside = source / "export" / "config.json"
+        if beside.exists():
+            config.model.scaling_factor = float(json.loads(beside.read_text(encoding="utf-8"))["scaling_factor"])
+    else:
+        handle = _autoencoder(config.init)
+        config.model = replace(handle.config, gradient_checkpointing=config.model.gradient_checkpointing)
+        found = handle.network.state_dict()
+    return {key: value.float() for key, value in found.items()}
+
+
+def _autoencoder(name: str) -> Any:
+    from zoo_core.errors import ZooError
+    from zoo_core.loading import load
+
+    try:
+        return load(name, device="cpu", dtype="float32", channels_last=False)
+    except ZooError as error:
+        raise ConfigError(
+            f"init={name} is no run folder, no checkpoint file and no autoencoder of the zoo",
+            tried=[str(error).splitlines()[0]],
+            fix="init=<run folder, .safetensors file, or a name or folder that zoo.load takes>",
+        ) from error
