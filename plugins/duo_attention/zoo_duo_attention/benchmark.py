@@ -28,10 +28,9 @@ def run(context: BenchContext) -> list[dict[str, Any]]:
     rows = []
     duo_plan = resolve("zoo_duo_attention.cache:duo_plan")
     dynamic = handle.plan
-    plans = {
-        "duo": duo_plan(handle, pattern="random", sparsity=0.5, sink=64, recent=256),
-        "duo-int8": duo_plan(handle, pattern="random", sparsity=0.5, sink=64, recent=256, storage="int8"),
-    }
+    heads = {"pattern": "random", "sparsity": 0.5, "sink": 64, "recent": 256}
+    stores = {"duo": "native", "duo-int8": "int8", "duo-kv4": "int4"}
+    plans = {name: duo_plan(handle, **heads, storage=storage) for name, storage in stores.items()}
     for length in lengths:
         states = torch.randn((1, kv, length, dim), dtype=getattr(torch, dtype), device=device)
 

@@ -37,10 +37,10 @@ def capacity_kv4(context: ClaimContext) -> dict[str, Any]:
 
 def _speed(context: ClaimContext, name: str, phase: str) -> dict[str, Any]:
     cuda = context.device.type == "cuda"
-    tokens = {("decode", True): 100_000, ("prefill", True): 100_000, ("decode", False): 16_384, ("prefill", False): 2_048}[phase, cuda]
+    tokens = {("decode", True): 100_000, ("prefill", True): 100_000, ("decode", False): 16_384, ("prefill", False): 32_768}[phase, cuda]
     if not cuda and context.seconds < 60:
-        tokens //= 4
-    chunk = 32_000 if cuda else 512
+        tokens //= 4 if phase == "decode" else 16
+    chunk = 32_000 if cuda else min(2048, tokens // 4)
     repeats = 20 if cuda else 3 if phase == "decode" else 1
     row = measure.layer_speed(name, tokens, phase=phase, chunk=chunk, repeats=repeats, device=str(context.device), seed=context.seed)
     note = f"one decoder layer of full width, {tokens:,} tokens: {row['full_seconds'] * 1e3:.1f} ms full, {row['duo_seconds'] * 1e3:.1f} ms duo"

@@ -161,14 +161,14 @@ def layer_speed(
                 caches[which].layers[0].append(keys, keys.clone())
     times: dict[str, list[float]] = {which: [] for which in kinds}
     with torch.inference_mode():
-        for _ in range(repeats + 1):
+        for number in range(repeats + 1):  # the first round warms up: for a prefill, on its first chunk
             for which in kinds:
                 if phase == "decode":
                     cache = caches[which]
                     config._attn_implementation = "sdpa" if which == "dynamic" else attention.NAME
                     start, states = cache.get_seq_length(), [hidden]
                 else:
-                    cache, start, states = fresh(which), 0, list(hidden.split(chunk, dim=1))
+                    cache, start, states = fresh(which), 0, list(hidden.split(chunk, dim=1))[: None if number else 1]
                 _wait(device)
                 begin = time.perf_counter()
                 for piece in states:
