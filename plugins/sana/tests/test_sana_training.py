@@ -106,6 +106,17 @@ def test_the_recipe_learns_to_draw_what_is_asked(trained: dict[str, Any]) -> Non
     assert trained["train"]["loss"] < 1.0, "the target's variance is 2"
 
 
+def test_a_second_round_starts_from_the_averaged_weights_and_the_tokenizer_of_the_first(
+    trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "prepare", lambda config: latents())
+    monkeypatch.setattr(evaluate, "_decoder", lambda config: None)
+    monkeypatch.setattr(evaluate, "while_training", lambda config, network, tokenizer, latents, state: {})
+    monkeypatch.setattr(recipe, "train_tokenizer", lambda texts, vocabulary: pytest.fail("the first round's tokenizer is to be used"))
+    second = recipe.run(toy(tmp_path / "second", init=str(trained["output"]), steps=2, lr=1e-5, log_every=1))
+    assert second["train"]["loss"] < 1.2, "a fresh network starts near 2"
+
+
 def test_the_export_is_a_published_pipeline_folder(trained: dict[str, Any]) -> None:
     folder = Path(trained["export"])
     assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "SanaPipeline"

@@ -26,7 +26,7 @@ class TextConfig:
 
 @dataclass
 class EmojiTrainConfig(TrainConfig):
-    """``zoo train sana/emoji output=runs/sana-emoji``; the defaults are what ``sana-emoji`` was trained with, but for its first 480 steps (see TRAINING.md).
+    """``zoo train sana/emoji output=runs/sana-emoji``; the defaults are the first round of ``sana-emoji``, but for its first 480 steps (see TRAINING.md).
 
     Attributes:
         autoencoder: Name of the autoencoder in the registry, or a folder that its plugin loads.

@@ -31,7 +31,7 @@ def run(config: EmojiTrainConfig) -> dict[str, Any]:
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     latents = prepare(config)
     pool = emoji.caption_pool(latents.rows, config)
-    tokenizer = train_tokenizer((text for texts in pool for text in texts), config.text.vocabulary)
+    tokenizer = _known_tokenizer(config.init) or train_tokenizer((text for texts in pool for text in texts), config.text.vocabulary)
     tokens = emoji.tokenise(pool, tokenizer, config.text.length)
     empty = tokenizer("", padding="max_length", max_length=config.text.length, return_tensors="pt").input_ids[0]
     torch.manual_seed(config.seed)
@@ -63,6 +63,14 @@ def run(config: EmojiTrainConfig) -> dict[str, Any]:
         network.load_state_dict(load_weights(result["checkpoint"], "network"))
         result["export"] = str(network.export(Path(config.output) / "export", tokenizer, config))
     return result
+
+
+def _known_tokenizer(init: str) -> Any:
+    """The tokenizer of the run to start from: its text encoder knows these token numbers and no others.  None where that run left no export."""
+    from transformers import AutoTokenizer
+
+    folder = Path(init) / "export" / "tokenizer"
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True) if init and folder.is_dir() else None
 
 
 def prepare(config: EmojiTrainConfig, log: Callable[[str], None] = print) -> emoji.EmojiLatents:

@@ -23,8 +23,8 @@ from zoo_sana.training.config import EmojiTrainConfig
 from zoo_sana.training.evaluate import frechet_distance, plain_prompt, retrieval
 
 PLAIN = (
-    "a slice of pizza", "an apple", "a cat", "a dog", "a red heart", "a star", "a car", "a smiling face",
-    "a rocket", "a rose", "a house", "a fish", "the sun", "a strawberry", "a tree", "a banana",
+    "a slice of pizza", "a red apple", "a cat", "a dog", "a red heart", "a star", "a car", "a smiling face",
+    "a rocket", "a rose", "a house", "a fish", "the sun", "a strawberry", "a palm tree", "a banana",
 )  # fmt: skip
 NOVEL = ("a blue apple", "a green cat", "a red banana", "a blue dog", "a yellow rose", "a blue mushroom", "a red pear", "a pink rocket")
 """The first is among the recoloured training pictures; the others were never seen in that colour."""
