@@ -41,6 +41,7 @@ def main() -> None:
 
     import zoo
     from zoo_core.evaluation.provenance import machine, versions
+    from zoo_core.evaluation.results import write_json
 
     options = arguments()
     torch.set_num_threads(options.threads)
@@ -92,8 +93,7 @@ def main() -> None:
         "machine": machine(),
         "versions": versions(),
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(options.output, record)
 
 
 if __name__ == "__main__":

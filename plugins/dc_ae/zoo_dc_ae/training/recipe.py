@@ -36,8 +36,10 @@ def run(config: AutoencoderTrainConfig) -> dict[str, Any]:
     """Train one phase; returns the trainer's summary with ``export``, a folder in the published diffusers layout (EMA weights)."""
     config.validate()
     torch.manual_seed(config.seed)
-    started = _start(config) if config.init else None
-    config.validate()  # once more: the start may have brought a network of another ratio
+    started: dict[str, Tensor] | None = None
+    if config.init:
+        started = _start(config)
+        config.validate()  # once more: the start may have brought a network of another ratio
     model = DCAE(config.model).to(memory_format=torch.channels_last)
     if started is not None:
         model.load_state_dict(started)
@@ -196,10 +198,9 @@ def _start(config: AutoencoderTrainConfig) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     source = Path(config.init)
-    if source.is_file():
-        found = load_file(source)
-    elif (source / "model.safetensors").exists():
-        found = load_file(source / "model.safetensors")
+    file = source if source.is_file() else source / "model.safetensors"
+    if file.exists():
+        found = load_file(file)
     elif latest_checkpoint(source) is not None:
         found = load_weights(source, "autoencoder")
         beside = source / "export" / "config.json"
